@@ -1,0 +1,101 @@
+"""Build images where Ansible's task runs, showing progress, and ship them where they are needed."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "filter_plugins"))
+from images import context_archive  # noqa: E402 - Ansible loads plugins by file, not by package
+
+POLL_SECONDS = 2.0
+HEARTBEAT_SECONDS = 30.0
+
+
+class ActionModule(ActionBase):
+    """Hand the contexts to the build host and run the module of the same name there."""
+
+    TRANSFERS_FILES = True
+
+    def run(
+        self, tmp: str | None = None, task_vars: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run the task."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        builds: dict[str, Mapping[str, Any]] = arguments.pop("builds")
+        references: Mapping[str, str] = arguments.pop("references")
+        if self._task.check_mode:
+            return result | {"changed": True, "built": sorted(references.values())}
+        with tempfile.TemporaryDirectory(prefix="image-build-") as local:
+            arguments["images"] = [
+                {
+                    "name": name,
+                    "reference": references[name],
+                    "archive": self._deliver(Path(local) / f"{name}.tar", build),
+                }
+                for name, build in builds.items()
+            ]
+            return result | self._build(arguments, task_vars or {})
+
+    def _deliver(self, path: Path, build: Mapping[str, Any]) -> str:
+        """Put a build context on the build host and return its path there."""
+        path.write_bytes(context_archive(build))
+        if self._connection.transport == "local":
+            return str(path)
+        if self._connection._shell.tmpdir is None:
+            self._make_tmp_path()
+        remote = self._connection._shell.join_path(self._connection._shell.tmpdir, path.name)
+        self._transfer_file(str(path), remote)
+        return str(remote)
+
+    def _build(
+        self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Run the module, and show its progress file while it runs."""
+        answer: dict[str, Any] = {}
+        progress = f"{arguments['directory']}/progress"
+        self._low_level_execute_command(f"rm -f {self._connection._shell.quote(progress)}")
+
+        def work() -> None:
+            answer.update(
+                self._execute_module(
+                    module_name="image_build",
+                    module_args=dict(arguments),
+                    task_vars=dict(task_vars),
+                )
+            )
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        shown, spoke = 0, time.monotonic()
+        while thread.is_alive():
+            thread.join(POLL_SECONDS)
+            lines = self._progress_lines(progress)
+            for line in lines[shown:]:
+                Display().display(f"  {line}")
+                spoke = time.monotonic()
+            shown = max(shown, len(lines))
+            if time.monotonic() - spoke > HEARTBEAT_SECONDS and lines:
+                Display().display(f"         ... still at: {lines[-1].strip()}")
+                spoke = time.monotonic()
+        return answer
+
+    def _progress_lines(self, path: str) -> list[str]:
+        """Read the progress file on the build host."""
+        if self._connection.transport == "local":
+            try:
+                return Path(path).read_text().splitlines()
+            except OSError:
+                return []
+        # a file on another host has no other reader that does not wait for the module to end
+        reply = self._low_level_execute_command(f"cat {self._connection._shell.quote(path)}")
+        return list(reply["stdout_lines"]) if reply["rc"] == 0 else []
