@@ -57,9 +57,7 @@ class ActionModule(ActionBase):
         self._transfer_file(str(path), remote)
         return str(remote)
 
-    def _build(
-        self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _build(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Run the module, and show its progress file while it runs."""
         answer: dict[str, Any] = {}
         progress = f"{arguments['directory']}/progress"

@@ -116,7 +116,11 @@ class Progress:
 
 def pip_index() -> str:
     """Return the index that this host's pip is set to, or an empty string."""
-    for path in (Path.home() / ".config/pip/pip.conf", Path.home() / ".pip/pip.conf", Path("/etc/pip.conf")):
+    for path in (
+        Path.home() / ".config/pip/pip.conf",
+        Path.home() / ".pip/pip.conf",
+        Path("/etc/pip.conf"),
+    ):
         if path.is_file():
             settings = configparser.ConfigParser(interpolation=None)
             settings.read(path)
@@ -139,7 +143,9 @@ def host_settings(environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def run(command: list[str], log: Path, name: str, progress: Progress, stdin: Path | None = None) -> None:
+def run(
+    command: list[str], log: Path, name: str, progress: Progress, stdin: Path | None = None
+) -> None:
     """Run `command` with its output in `log`, telling progress; raises BuildError when it fails."""
     environment = {**os.environ, "DOCKER_BUILDKIT": "0", "LC_ALL": "C.UTF-8"}
     lines: list[str] = []
@@ -187,13 +193,20 @@ def pull(base: Mapping[str, Any], directory: Path, progress: Progress) -> bool:
     """Fetch the registry's image; False where no registry answers."""
     progress.say("base", f"asking the registry for {base['registry_image']}")
     try:
-        run(["timeout", "120", "docker", "pull", base["registry_image"]], directory / "pull.log", "base", progress)
+        run(
+            ["timeout", "120", "docker", "pull", base["registry_image"]],
+            directory / "pull.log",
+            "base",
+            progress,
+        )
     except BuildError:
         return False
     return True
 
 
-def base_from_registry(base: Mapping[str, Any], labels: Mapping[str, str], directory: Path, progress: Progress) -> None:
+def base_from_registry(
+    base: Mapping[str, Any], labels: Mapping[str, str], directory: Path, progress: Progress
+) -> None:
     """Put the base's packages on the registry's image."""
     archive = directory / "base.tar"
     recipe = (
@@ -205,11 +218,21 @@ def base_from_registry(base: Mapping[str, Any], labels: Mapping[str, str], direc
         entry = tarfile.TarInfo("Dockerfile")
         entry.size = len(recipe)
         output.addfile(entry, io.BytesIO(recipe))
-    command = ["docker", "build", "--force-rm", *label_arguments(labels), "-t", base["reference"], "-"]
+    command = [
+        "docker",
+        "build",
+        "--force-rm",
+        *label_arguments(labels),
+        "-t",
+        base["reference"],
+        "-",
+    ]
     run(command, directory / "base.log", "base", progress, archive)
 
 
-def bootstrap(base: Mapping[str, Any], labels: Mapping[str, str], directory: Path, progress: Progress) -> None:
+def bootstrap(
+    base: Mapping[str, Any], labels: Mapping[str, str], directory: Path, progress: Progress
+) -> None:
     """Make the base from the distribution's packages with mmdebstrap and import it."""
     archive, log = directory / "base.tar", directory / "base.log"
     work = directory / "bootstrap"
@@ -236,13 +259,17 @@ def bootstrap(base: Mapping[str, Any], labels: Mapping[str, str], directory: Pat
         progress,
     )
     progress.say("base", "docker import")
-    changes = [word for key, value in labels.items() for word in ("--change", f"LABEL {key}={value}")]
+    changes = [
+        word for key, value in labels.items() for word in ("--change", f"LABEL {key}={value}")
+    ]
     run(["docker", "import", *changes, str(archive), base["reference"]], log, "base", progress)
     archive.unlink()
     shutil.rmtree(work, ignore_errors=True)
 
 
-def make_base(base: Mapping[str, Any], labels: Mapping[str, str], directory: Path, progress: Progress) -> str:
+def make_base(
+    base: Mapping[str, Any], labels: Mapping[str, str], directory: Path, progress: Progress
+) -> str:
     """Make the base image where it is missing and return where it came from.
 
     Raises:
@@ -251,7 +278,11 @@ def make_base(base: Mapping[str, Any], labels: Mapping[str, str], directory: Pat
     if has_image(base["reference"]):
         return "present"
     source = base["source"]
-    if source in ("registry", "auto") and base["registry_image"] and pull(base, directory, progress):
+    if (
+        source in ("registry", "auto")
+        and base["registry_image"]
+        and pull(base, directory, progress)
+    ):
         progress.say("base", f"from the registry: {base['registry_image']}")
         base_from_registry(base, labels, directory, progress)
         return "registry"
@@ -266,12 +297,19 @@ def make_base(base: Mapping[str, Any], labels: Mapping[str, str], directory: Pat
             "The base image is to be bootstrapped and mmdebstrap is not installed on this host: "
             "install the package mmdebstrap, or set base_image_source to registry."
         )
-    progress.say("base", "no registry answers: bootstrapping" if source == "auto" else "bootstrapping")
+    progress.say(
+        "base", "no registry answers: bootstrapping" if source == "auto" else "bootstrapping"
+    )
     bootstrap(base, labels, directory, progress)
     return "bootstrap"
 
 
-def build(image: Mapping[str, Any], params: Mapping[str, Any], settings: Mapping[str, str], progress: Progress) -> str:
+def build(
+    image: Mapping[str, Any],
+    params: Mapping[str, Any],
+    settings: Mapping[str, str],
+    progress: Progress,
+) -> str:
     """Build one image on the base; returns its reference."""
     name, archive = image["name"], Path(image["archive"])
     with tarfile.open(archive, "a") as context:

@@ -31,7 +31,9 @@ def check(spec: Mapping[str, Any]) -> None:
     name = spec["name"]
 
     def refuse(key: str, seen: object, expected: str) -> None:
-        raise AnsibleFilterError(f"container_service_spec.{key} of {name!r} is {seen!r}: {expected}.")
+        raise AnsibleFilterError(
+            f"container_service_spec.{key} of {name!r} is {seen!r}: {expected}."
+        )
 
     if not NAME.match(name):
         refuse("name", name, "use lower-case letters, digits and dashes, at most 41")
@@ -224,7 +226,12 @@ def project_files(
         for name in declared
     ]
     own = [
-        {"path": f"services/{name}/files/{key}", "content": str(content), "mode": "0644", "owner": 0}
+        {
+            "path": f"services/{name}/files/{key}",
+            "content": str(content),
+            "mode": "0644",
+            "owner": 0,
+        }
         for name, spec in declared.items()
         for key, content in sorted((spec.get("files") or {}).items())
     ]

@@ -85,7 +85,9 @@ class ActionModule(ActionBase):
 
     def _ask(self, *words: str, in_data: bytes | None = None) -> dict[str, Any]:
         """Run a subcommand of the runner in its container and return its JSON answer."""
-        command = shlex.join(["docker", "exec", "-i", self._task.args["container"], "dvc_runner", *words])
+        command = shlex.join(
+            ["docker", "exec", "-i", self._task.args["container"], "dvc_runner", *words]
+        )
         reply = self._low_level_execute_command(command, in_data=in_data)
         if reply["rc"]:
             raise AnsibleActionFail(
@@ -108,23 +110,37 @@ class ActionModule(ActionBase):
                 remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "input")
                 self._transfer_file(str(source), remote)
                 runner = shlex.join(
-                    ["docker", "exec", "-i", self._task.args["container"], "dvc_runner", "receive", name]
+                    [
+                        "docker",
+                        "exec",
+                        "-i",
+                        self._task.args["container"],
+                        "dvc_runner",
+                        "receive",
+                        name,
+                    ]
                 )
                 reply = self._low_level_execute_command(f"{runner} < {shlex.quote(remote)}")
                 self._remove_tmp_path(self._connection._shell.tmpdir)
                 self._connection._shell.tmpdir = None
                 if reply["rc"]:
-                    raise AnsibleActionFail(f"Handing {name} to the runner failed: {reply['stderr']}")
+                    raise AnsibleActionFail(
+                        f"Handing {name} to the runner failed: {reply['stderr']}"
+                    )
 
     def _start(self, request: Mapping[str, Any]) -> None:
         """Start a run that outlives this process and its connection."""
         if "snapshot" in request:
             request = {**request, "source": "/workspace/inputs/project.bundle"}
         container = self._task.args["container"]
-        command = shlex.join(["docker", "exec", "-d", container, "dvc_runner", "run", json.dumps(request)])
+        command = shlex.join(
+            ["docker", "exec", "-d", container, "dvc_runner", "run", json.dumps(request)]
+        )
         reply = self._low_level_execute_command(command)
         if reply["rc"]:
-            raise AnsibleActionFail(f"The run could not be started in {container}: {reply['stderr']}")
+            raise AnsibleActionFail(
+                f"The run could not be started in {container}: {reply['stderr']}"
+            )
 
     def _follow(self) -> dict[str, Any]:
         """Show what the run says until it ends, and return its result."""

@@ -482,18 +482,15 @@ class Server:
 
     def wait(self, seconds: int) -> None:
         """Return once the server has answered both APIs; raise ProvisionError after `seconds`."""
-        self.buckets = self._until(
-            seconds, "list its buckets", lambda: {bucket.name for bucket in self.s3.list_buckets()}
-        )
-        self.policies = self._until(
-            seconds, "list its policies", lambda: json.loads(self.admin.policy_list())
-        )
-
-    def _until(self, seconds: int, what: str, call: Callable[[], T]) -> T:
         end = time.monotonic() + seconds
         while True:
             try:
-                return self.ask(what, call)
+                self.buckets = self.ask(
+                    "list its buckets", lambda: {bucket.name for bucket in self.s3.list_buckets()}
+                )
+                self.policies = self.ask(
+                    "list its policies", lambda: json.loads(self.admin.policy_list())
+                )
             except ProvisionError as error:
                 if not passes(error.__cause__):
                     raise
@@ -502,6 +499,8 @@ class Server:
                         f"{error} (waited {seconds} s; see whether the server runs there, "
                         f"or give more seconds as wait)"
                     ) from error.__cause__
+            else:
+                return
             time.sleep(0.2)
 
     def user(self, access_key: str) -> Attributes | None:
@@ -584,7 +583,8 @@ class Server:
             if kept:
                 raise ProvisionError(
                     f"bucket {bucket}: {len(kept)} objects stay, the first is {kept[0].name!r} "
-                    f"({kept[0].code}: {kept[0].message}); lift what protects them, then run again"
+                    f"({kept[0].code}: {kept[0].message}), the others are removed; lift what "
+                    f"protects them, then run again"
                 )
         self.s3.remove_bucket(bucket_name=bucket)
 

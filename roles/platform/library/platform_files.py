@@ -182,9 +182,7 @@ def main() -> None:
             (directory / name).unlink()
     if removed and not module.check_mode:
         remove_empty(directory, owned)
-    module.exit_json(
-        changed=bool(written or removed), written=written, removed=removed, diff=diff
-    )
+    module.exit_json(changed=bool(written or removed), written=written, removed=removed, diff=diff)
 
 
 if __name__ == "__main__":

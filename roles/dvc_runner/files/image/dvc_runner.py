@@ -133,7 +133,9 @@ def make_snapshot(project: Path, cache: Path) -> dict[str, Any]:
         RunnerError: `project` is no directory or has no dvc.yaml.
     """
     if not (project / "dvc.yaml").is_file():
-        raise RunnerError(f"dvc_runner_project {project} has no dvc.yaml: name the directory of a DVC project.")
+        raise RunnerError(
+            f"dvc_runner_project {project} has no dvc.yaml: name the directory of a DVC project."
+        )
     name = hashlib.sha256(str(project.resolve()).encode()).hexdigest()[:16]
     repository = cache / f"{name}.git"
     if not (repository / "HEAD").exists():
@@ -231,7 +233,9 @@ def fetch(at: Settings, source: str, snapshot: str) -> str:
     if snapshot and try_git("cat-file", "-t", snapshot, at=at.project) == "commit":
         return snapshot
     if not source:
-        raise RunnerError(f"Snapshot {snapshot} is not in the workspace: hand it over with `receive`.")
+        raise RunnerError(
+            f"Snapshot {snapshot} is not in the workspace: hand it over with `receive`."
+        )
     ref = SNAPSHOT if source.endswith(".bundle") else "HEAD"
     depth = () if source.endswith(".bundle") else ("--depth=1",)
     git("fetch", "--quiet", "--no-tags", *depth, source, ref, at=at.project)
@@ -240,7 +244,11 @@ def fetch(at: Settings, source: str, snapshot: str) -> str:
 
 def lock_blob(at: Settings, commit: str) -> str:
     """Return the id of dvc.lock in a commit, or an empty string."""
-    return try_git("rev-parse", "--verify", "--quiet", f"{commit}:dvc.lock", at=at.project) if commit else ""
+    return (
+        try_git("rev-parse", "--verify", "--quiet", f"{commit}:dvc.lock", at=at.project)
+        if commit
+        else ""
+    )
 
 
 def check_out(at: Settings, commit: str, before: str) -> None:
@@ -272,13 +280,17 @@ def override(project: Path, params: Mapping[str, Any]) -> None:
         file, _, dotted = name.rpartition(":")
         path = project / (file or "params.yaml")
         if not path.is_file():
-            raise RunnerError(f"dvc_runner_params names {name}, and the project has no {path.name}: correct it.")
+            raise RunnerError(
+                f"dvc_runner_params names {name}, and the project has no {path.name}: correct it."
+            )
         document = yaml.load(path.read_text())
         *parents, last = dotted.split(".")
         place = document
         for parent in parents:
             if not isinstance(place, dict) or parent not in place:
-                raise RunnerError(f"dvc_runner_params names {name}, and {path.name} has no {parent!r}: correct it.")
+                raise RunnerError(
+                    f"dvc_runner_params names {name}, and {path.name} has no {parent!r}: correct it."
+                )
             place = place[parent]
         if place.get(last) != value:
             place[last] = value
@@ -330,14 +342,18 @@ def missing_in_remote(at: Settings, hashes: list[str]) -> list[str]:
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     bucket, _, prefix = at.remote_url.removeprefix("s3://").partition("/")
-    client = botocore.session.get_session().create_client("s3", endpoint_url=at.remote_endpoint or None)
+    client = botocore.session.get_session().create_client(
+        "s3", endpoint_url=at.remote_endpoint or None
+    )
     absent = []
     for value, key in keys.items():
         try:
             client.head_object(Bucket=bucket, Key=f"{prefix}/{key}".lstrip("/"))
         except ClientError as error:
             if error.response["Error"]["Code"] != "404":
-                raise RunnerError(f"{at.remote_url} at {at.remote_endpoint} refuses: {error}.") from error
+                raise RunnerError(
+                    f"{at.remote_url} at {at.remote_endpoint} refuses: {error}."
+                ) from error
             absent.append(value)
         except BotoCoreError as error:
             raise RunnerError(
@@ -359,7 +375,9 @@ def run_is_tracked(at: Settings, run_id: str) -> bool:
     except urllib.error.HTTPError as error:
         if error.code == 404:  # noqa: PLR2004 - HTTP's own number
             return False
-        raise RunnerError(f"MLFLOW_TRACKING_URI {at.tracking_uri} answers {error.code}: see its log.") from error
+        raise RunnerError(
+            f"MLFLOW_TRACKING_URI {at.tracking_uri} answers {error.code}: see its log."
+        ) from error
     except OSError as error:
         raise RunnerError(
             f"MLFLOW_TRACKING_URI {at.tracking_uri} does not answer ({error}): start it and run again."
@@ -503,7 +521,9 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     began = time.monotonic()
     repro = [at.dvc, "repro", *(["--force"] if everything else [])]
     if code := stream(repro, at, lineage(at, commit)):
-        raise RunnerError(f"The pipeline stopped (dvc repro ended with code {code}). Finished stages are kept.")
+        raise RunnerError(
+            f"The pipeline stopped (dvc repro ended with code {code}). Finished stages are kept."
+        )
     for attempt in (1, 2, 3):
         if not (code := stream([at.dvc, "push"], at, {})):
             break
@@ -580,7 +600,13 @@ def check(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     reason, _ = why_needed(at, request)
     snapshot = request.get("snapshot", "")
     known = bool(snapshot) and try_git("cat-file", "-t", snapshot, at=at.project) == "commit"
-    return {"running": False, "needed": bool(reason), "reason": reason, "known": known, **summary(at)}
+    return {
+        "running": False,
+        "needed": bool(reason),
+        "reason": reason,
+        "known": known,
+        **summary(at),
+    }
 
 
 def export(at: Settings, output: io.BufferedIOBase) -> None:
@@ -597,19 +623,31 @@ def export(at: Settings, output: io.BufferedIOBase) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    top = argparse.ArgumentParser(prog="dvc_runner", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    top = argparse.ArgumentParser(
+        prog="dvc_runner", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="make the workspace ready; safe to repeat")
     commands.add_parser("idle", help="set up, then wait for runs")
-    commands.add_parser("export", help="write the last run's dvc.lock, outputs and logs to stdout as tar")
+    commands.add_parser(
+        "export", help="write the last run's dvc.lock, outputs and logs to stdout as tar"
+    )
     for name, what in (("check", "tell whether a run is needed"), ("run", "run the pipeline")):
-        commands.add_parser(name, help=what).add_argument("request", help="JSON: snapshot, source, params, data, force")
+        commands.add_parser(name, help=what).add_argument(
+            "request", help="JSON: snapshot, source, params, data, force"
+        )
     commands.add_parser("receive", help="store stdin as an input file").add_argument("name")
     commands.add_parser("progress", help="what a run says").add_argument("offset", type=int)
-    local = commands.add_parser("local", help="snapshot a project and run it here, without any server")
+    local = commands.add_parser(
+        "local", help="snapshot a project and run it here, without any server"
+    )
     local.add_argument("project", type=Path)
-    local.add_argument("--data", default="", help="a CSV file, a zip, a URL or the name of a known source")
-    local.add_argument("--param", action="append", default=[], help="file:key=JSON value", metavar="FILE:KEY=VALUE")
+    local.add_argument(
+        "--data", default="", help="a CSV file, a zip, a URL or the name of a known source"
+    )
+    local.add_argument(
+        "--param", action="append", default=[], help="file:key=JSON value", metavar="FILE:KEY=VALUE"
+    )
     return top
 
 
@@ -666,7 +704,10 @@ def run_local(arguments: argparse.Namespace, at: Settings) -> int:
     bundle = at.workspace / "project.bundle"
     write_bundle(found, bundle)
     fetch(at, str(bundle), "")
-    params = {key: json.loads(value) for key, _, value in (item.partition("=") for item in arguments.param)}
+    params = {
+        key: json.loads(value)
+        for key, _, value in (item.partition("=") for item in arguments.param)
+    }
     request: dict[str, Any] = {"snapshot": found["id"], "params": params}
     if arguments.data:
         keys = {name: f"config.yaml:data_ingestion.{name}" for name in ("source", "sha256")}

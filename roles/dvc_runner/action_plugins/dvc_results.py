@@ -1,0 +1,77 @@
+"""Bring the results of the last run from the runner into a project's checkout, owned by its owner."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):
+    """Arguments: container, project (a directory on this machine)."""
+
+    def run(
+        self, tmp: str | None = None, task_vars: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run the task."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        container, project = self._task.args["container"], Path(self._task.args["project"])
+        if not project.is_dir():
+            raise AnsibleActionFail(
+                f"dvc_runner_project {project} is not a directory here: results can be saved into a checkout only."
+            )
+        with tempfile.TemporaryDirectory(prefix="dvc-results-") as local:
+            archive = Path(local) / "results.tar"
+            self._fetch(container, archive)
+            with tarfile.open(archive) as results:
+                results.extractall(Path(local) / "new", filter="data")
+            written = differing(Path(local) / "new", project)
+            if not self._task.check_mode:
+                for name in written:
+                    place(Path(local) / "new" / name, project, name)
+        return result | {"changed": bool(written), "written": written}
+
+    def _fetch(self, container: str, archive: Path) -> None:
+        """Have the runner write its results on the host, and bring that file here."""
+        self._make_tmp_path()
+        remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "results.tar")
+        command = shlex.join(["docker", "exec", container, "dvc_runner", "export"])
+        reply = self._low_level_execute_command(f"{command} > {shlex.quote(remote)}")
+        if reply["rc"]:
+            raise AnsibleActionFail(f"{container}: {reply['stderr'].strip()}")
+        self._fixup_perms2([self._connection._shell.tmpdir, remote], execute=False)
+        self._connection.fetch_file(remote, str(archive))
+        self._remove_tmp_path(self._connection._shell.tmpdir)
+        self._connection._shell.tmpdir = None
+
+
+def differing(new: Path, project: Path) -> list[str]:
+    """List the files below `new` that `project` has not, or has with another content."""
+    names = sorted(str(path.relative_to(new)) for path in new.rglob("*") if path.is_file())
+    return [
+        name
+        for name in names
+        if not (project / name).is_file() or (project / name).read_bytes() != (new / name).read_bytes()
+    ]
+
+
+def place(source: Path, project: Path, name: str) -> None:
+    """Put one file into the project, it and new directories owned by the project's owner."""
+    owner = project.stat()
+    target = project / name
+    missing = [parent for parent in target.parents if not parent.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    part.write_bytes(source.read_bytes())
+    part.chmod(0o644)
+    for path in (part, *missing):
+        if os.geteuid() == 0:
+            os.chown(path, owner.st_uid, owner.st_gid)
+    part.rename(target)
