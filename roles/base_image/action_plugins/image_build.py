@@ -14,13 +14,13 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "filter_plugins"))
-from images import context_archive  # noqa: E402 - Ansible loads plugins by file, not by package
+from images import context_archive  # Ansible loads plugins by file, not by package
 
 POLL_SECONDS = 2.0
 HEARTBEAT_SECONDS = 30.0
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
     """Hand the contexts to the build host and run the module of the same name there."""
 
     TRANSFERS_FILES = True

@@ -14,7 +14,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
     """Arguments: references. Layers that several images share travel once."""
 
     TRANSFERS_FILES = True
@@ -29,20 +29,23 @@ class ActionModule(ActionBase):
             return result | {"changed": True, "shipped": references}
         with tempfile.TemporaryDirectory(prefix="image-ship-") as local:
             archive = Path(local) / "images.tar"
-            done = subprocess.run(
-                ["docker", "save", "--output", str(archive), *references],
+            done = subprocess.run(  # noqa: S603 - references this play named
+                ["docker", "save", "--output", str(archive), *references],  # noqa: S607 - from PATH
                 capture_output=True,
                 text=True,
                 check=False,
             )
             if done.returncode:
-                raise AnsibleActionFail(f"docker save {' '.join(references)}: {done.stderr.strip()}")
+                raise AnsibleActionFail(
+                    f"docker save {' '.join(references)}: {done.stderr.strip()}"
+                )
             size = archive.stat().st_size // 2**20
             Display().display(f"  shipping {len(references)} images, {size} MiB")
             self._make_tmp_path()
             remote = self._connection._shell.join_path(self._connection._shell.tmpdir, archive.name)
             self._transfer_file(str(archive), remote)
-        reply = self._low_level_execute_command(f"docker load --quiet --input {shlex.quote(remote)}")
+        command = f"docker load --quiet --input {shlex.quote(remote)}"
+        reply = self._low_level_execute_command(command)
         self._remove_tmp_path(self._connection._shell.tmpdir)
         self._connection._shell.tmpdir = None
         if reply["rc"]:

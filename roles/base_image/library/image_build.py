@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# Ansible reads the documentation blocks first, so they stand before the imports.
+# ruff: noqa: E402
 """Build the base image and, side by side, the images that stand on it."""
 
 from __future__ import annotations
@@ -9,14 +11,14 @@ module: image_build
 short_description: Build the base image and, side by side, the images that stand on it
 description:
   - The base comes first, then every other image at the same time.
-  - Writes what it does to a progress file that the action plugin of the same name shows while it runs.
+  - Tells its progress in a file, which the action plugin of the same name shows meanwhile.
 options:
   base:
-    description: The base image, with the keys reference, source, suite, packages and registry_image.
+    description: The base image, by reference, source, suite, packages and registry_image.
     type: dict
     required: true
   images:
-    description: Images to build, each with a name, a reference and the path of its context archive on this host.
+    description: Images to build, each with a name, a reference and the path of its context.
     type: list
     elements: dict
     required: true
@@ -29,7 +31,7 @@ options:
     type: path
     default: /etc/ssl/certs/ca-certificates.crt
   build_args:
-    description: Build arguments that every build is given, mirrors and proxies. They win over the host's own settings.
+    description: Build arguments of every build, mirrors and proxies. They win over the host's own.
     type: dict
     default: {}
   labels:
@@ -46,7 +48,12 @@ attributes:
 EXAMPLES = r"""
 - name: Build what is missing
   image_build:
-    base: {reference: "localhost/mlops/base:1", source: auto, suite: trixie, packages: [curl], registry_image: ""}
+    base:
+      reference: localhost/mlops/base:1
+      source: bootstrap
+      suite: trixie
+      packages: [curl]
+      registry_image: ""
     images: [{name: minio, reference: "localhost/mlops/minio:1", archive: /tmp/minio.tar}]
     directory: /opt/mlops/build
 """
@@ -169,8 +176,9 @@ def run(
     if code:
         tail = "\n".join(f"  | {line}" for line in lines[-TAIL:])
         raise BuildError(
-            f"Image {name}: {command[0]} {command[1]} ended with code {code}. Its last lines:\n{tail}\n"
-            f"The whole log: {log} on this host. What was built is kept: mend the cause and run again."
+            f"Image {name}: {command[0]} {command[1]} ended with code {code}. "
+            f"Its last lines:\n{tail}\nThe whole log: {log} on this host. "
+            "What was built is kept: mend the cause and run again."
         )
 
 
@@ -211,8 +219,8 @@ def base_from_registry(
     archive = directory / "base.tar"
     recipe = (
         f"FROM {base['registry_image']}\n"
-        "RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "
-        f"{' '.join(base['packages'])} && rm -rf /var/lib/apt/lists/*\n"
+        "RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y "
+        f"--no-install-recommends {' '.join(base['packages'])} && rm -rf /var/lib/apt/lists/*\n"
     ).encode()
     with tarfile.open(archive, "w") as output:
         entry = tarfile.TarInfo("Dockerfile")
@@ -378,8 +386,8 @@ def main() -> None:
         module.exit_json(changed=True, built=[], base_source="unknown")
     if not Path(module.params["ca_bundle"]).is_file():
         module.fail_json(
-            msg=f"base_image_ca_bundle {module.params['ca_bundle']} is not a file on the build host: "
-            "install ca-certificates there, or name the bundle."
+            msg=f"base_image_ca_bundle {module.params['ca_bundle']} is not a file on the build "
+            "host: install ca-certificates there, or name the bundle."
         )
     directory = Path(module.params["directory"])
     directory.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ DIGEST = "mlops.digest"
 FILES_AT = "/config"
 PIDS = 1024
 START_INTERVAL_API = (1, 44)
-NAME = re.compile(r"[a-z][a-z0-9-]{0,40}$")
-MEMORY = re.compile(r"[1-9][0-9]*[kmg]$")
-PORT = re.compile(r"(?:(?P<address>[0-9.]+|\[[0-9a-f:]+\]):)?(?P<host>[0-9]+):(?P<inside>[0-9]+)$")
+NAME = re.compile(r"[a-z][a-z0-9-]{0,40}\Z")
+MEMORY = re.compile(r"[1-9][0-9]*[kmg]\Z")
+USER = re.compile(r"[1-9][0-9]*(:[0-9]+)?\Z")
+PORT = re.compile(r"(?:(?P<address>[0-9.]+|\[[0-9a-f:]+\]):)?(?P<host>[0-9]+):(?P<inside>[0-9]+)\Z")
 LAST_PORT = 65535
 
 
@@ -28,41 +29,57 @@ def check(spec: Mapping[str, Any]) -> None:
     Raises:
         AnsibleFilterError: with the service's name, the value seen and what is expected.
     """
-    name = spec["name"]
-
-    def refuse(key: str, seen: object, expected: str) -> None:
+    for key, seen, expected in faults(spec):
         raise AnsibleFilterError(
-            f"container_service_spec.{key} of {name!r} is {seen!r}: {expected}."
+            f"container_service_spec.{key} of {spec['name']!r} is {seen!r}: {expected}."
         )
 
-    if not NAME.match(name):
-        refuse("name", name, "use lower-case letters, digits and dashes, at most 41")
+
+def faults(spec: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
+    """Yield what is wrong with a declaration: the key, the value seen and what is expected."""
+    if not NAME.match(spec["name"]):
+        yield "name", spec["name"], "use lower-case letters, digits and dashes, at most 41"
+    if not spec.get("healthcheck"):
+        yield "healthcheck", spec.get("healthcheck"), "give the command that proves it works"
+    if not MEMORY.match(str(spec.get("memory"))):
+        yield "memory", spec.get("memory"), "give a limit such as 512m or 2g"
+    if not USER.match(str(spec.get("user"))):
+        yield "user", spec.get("user"), "give a numeric uid:gid that is not root"
+    yield from image_faults(spec)
+    yield from port_faults(spec)
+    yield from content_faults(spec)
+
+
+def image_faults(spec: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
+    """Yield what is wrong with the image of a declaration, as `faults` does."""
     image, build = spec.get("image") or "", spec.get("build") or {}
     if bool(image) == bool(build):
-        refuse("image", image, "give either image, a reference with a tag or digest, or build")
+        yield "image", image, "give either image, a reference with a tag or digest, or build"
     last = image.rpartition("/")[2]
     if image and "@sha256:" not in last and (":" not in last or last.endswith(":latest")):
-        refuse("image", image, "give a tag that is a version, or a digest")
-    if not spec.get("healthcheck"):
-        refuse("healthcheck", spec.get("healthcheck"), "give the command that proves it works")
-    if not MEMORY.match(str(spec.get("memory"))):
-        refuse("memory", spec.get("memory"), "give a limit such as 512m or 2g")
-    if str(spec.get("user", "")).partition(":")[0] in ("0", "root", ""):
-        refuse("user", spec.get("user"), "give a numeric uid:gid that is not root")
+        yield "image", image, "give a tag that is a version, or a digest"
+
+
+def port_faults(spec: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
+    """Yield what is wrong with the ports of a declaration, as `faults` does."""
     for port in spec.get("ports") or []:
         match = PORT.match(port)
         if not match or not all(0 < int(match[part]) <= LAST_PORT for part in ("host", "inside")):
-            refuse("ports", port, "give host:container or address:host:container, each 1 to 65535")
+            yield "ports", port, "give host:container or address:host:container, each 1 to 65535"
+
+
+def content_faults(spec: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
+    """Yield what is wrong with the files and secrets of a declaration, as `faults` does."""
     for kind in ("files", "secrets"):
         for key, content in (spec.get(kind) or {}).items():
             if "/" in key or key.startswith("."):
-                refuse(kind, key, "give a plain file name")
+                yield kind, key, "give a plain file name"
             if not content:
-                refuse(f"{kind}.{key}", "", "it is empty: set the value it is made from")
+                yield f"{kind}.{key}", "", "it is empty: set the value it is made from"
 
 
 def resolve(spec: Mapping[str, Any], role: str) -> dict[str, Any]:
-    """Make the directory of `build.context` absolute: it is relative to the role that declares it."""
+    """Make the directory of `build.context` absolute: it is relative to the declaring role."""
     build = spec.get("build") or {}
     if not build:
         return dict(spec)
@@ -78,10 +95,10 @@ def published(ports: list[str], address: str) -> list[str]:
 
 
 def service_digest(spec: Mapping[str, Any], service: Mapping[str, Any]) -> str:
-    """Hash all that makes a container what it is: its service, and the content of its files and secrets.
+    """Hash all that makes a container what it is: its service, its files and its secrets.
 
-    As a label it makes Compose recreate a container whose files changed, which Compose would not notice, and shows
-    that a running container is the declared one without asking Compose.
+    As a label it makes Compose recreate a container whose files changed, which Compose would not
+    notice, and shows that a running container is the declared one without asking Compose.
     """
     content = [service, spec.get("files") or {}, spec.get("secrets") or {}]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
@@ -140,7 +157,7 @@ def compose_service(
 
 
 def settled(project: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
-    """Tell whether every service of `project`, and nothing else of its platform, runs healthy as declared."""
+    """Tell whether all of `project`, and nothing else of its platform, runs healthy as declared."""
     running = {
         container["name"]: container["labels"].get(DIGEST)
         for container in host["containers"]
@@ -159,7 +176,7 @@ def settled(project: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
     return running == wanted and there == set(wanted)
 
 
-def compose_project(  # noqa: PLR0913 - a project is made of these
+def compose_project(
     declared: Mapping[str, Mapping[str, Any]],
     images: Mapping[str, str],
     platform: str,
@@ -235,7 +252,9 @@ def project_files(
         for name, spec in declared.items()
         for key, content in sorted((spec.get("files") or {}).items())
     ]
-    project = {"path": "compose.yaml", "content": compose_file, "mode": "0644", "owner": 0}
+    # Compose reads a single dollar as the start of a variable
+    literal = compose_file.replace("$", "$$")
+    project = {"path": "compose.yaml", "content": literal, "mode": "0644", "owner": 0}
     return [project, *commands, *own]
 
 
@@ -258,10 +277,16 @@ def builds(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {name: spec["build"] for name, spec in declared.items() if spec.get("build")}
 
 
+def overlap(one: str, other: str) -> bool:
+    """Tell whether one port can not be bound on both addresses."""
+    everywhere = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
+    return one == other or one in everywhere or other in everywhere
+
+
 def port_conflicts(
     declared: Mapping[str, Mapping[str, Any]], host: Mapping[str, Any], platform: str, address: str
 ) -> list[str]:
-    """Name every port that a declared service wants and something else has.
+    """Name every port that a declared service wants and something else has or wants too.
 
     Args:
         host: the fact docker_host, with its listeners and containers.
@@ -278,8 +303,8 @@ def port_conflicts(
         if container["labels"].get(LABEL) != platform
         for port in container["ports"]
     }
-    everywhere = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
-    found = []
+    found: list[str] = []
+    claims: list[tuple[str, str, int]] = []
     for name, spec in declared.items():
         for entry in published(spec.get("ports") or [], address):
             match = PORT.match(entry)
@@ -287,11 +312,12 @@ def port_conflicts(
             holders = [
                 theirs.get(port, row["process"])
                 for row in host["listeners"]
-                if row["port"] == port
-                and (row["address"] in (wanted, *everywhere) or wanted in everywhere)
+                if row["port"] == port and port not in ours and overlap(row["address"], wanted)
             ]
-            if holders and port not in ours:
-                found.append(f"{name} wants {wanted}:{port}, which {holders[0]} has")
+            rivals = [who for who, at, number in claims if number == port and overlap(at, wanted)]
+            found += [f"{name} wants {wanted}:{port}, which {who} has" for who in holders[:1]]
+            found += [f"{name} wants {wanted}:{port}, which {who} wants too" for who in rivals]
+            claims.append((name, wanted, port))
     return found
 
 

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# Ansible reads the documentation blocks first, so they stand before the imports.
+# ruff: noqa: E402
 """Start the Docker engine where it does not answer, and tell what the host is and runs."""
 
 from __future__ import annotations
@@ -6,11 +8,11 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: docker_engine
-short_description: Start the installed Docker engine and gather what the platform must know of the host
+short_description: Start the Docker engine and gather what the platform must know of the host
 description:
-  - One call that reaches the host for every fact the platform decides on, so that no other call has to.
-  - Where an engine is installed and does not answer it is started, by systemd where that is PID 1, else as a
-    process of its own.
+  - One call that reaches the host for every fact the platform decides on; no other call has to.
+  - Where an engine is installed and does not answer it is started, by systemd where that is PID 1,
+    else as a process of its own.
   - A pid file left by a killed daemon is removed when its process is no longer a C(dockerd).
 options:
   start:
@@ -49,12 +51,13 @@ ansible_facts:
   type: dict
   contains:
     docker_host:
-      description: Distribution, memory, disk, engine, Compose plugin, listeners, containers and images of the host.
+      description: Distribution, memory, disk, engine, listeners, containers and images.
       type: dict
 """
 
 import contextlib
 import http.client
+import ipaddress
 import json
 import os
 import re
@@ -86,7 +89,7 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def ask(path: str, url: str) -> Any:
+def ask(path: str, url: str) -> Any:  # noqa: ANN401 - JSON of any shape
     """Return the engine's JSON answer to GET `url`; raises OSError where none answers."""
     connection = UnixConnection(path)
     try:
@@ -153,10 +156,11 @@ def socket_owners() -> dict[str, str]:
 
 
 def address_of(raw: str) -> str:
-    """Turn the hexadecimal address of proc_net_tcp(5) into text."""
+    """Turn the hexadecimal address of proc_net_tcp(5) into text; a mapped IPv4 one into IPv4."""
     words = [bytes.fromhex(raw[i : i + 8])[::-1] for i in range(0, len(raw), 8)]
     packed = b"".join(words)
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+    address = ipaddress.ip_address(packed)
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def listeners() -> list[dict[str, Any]]:
@@ -239,7 +243,7 @@ def remove_stale_pid_files(run: Path) -> None:
 def start(dockerd: str, log: Path, systemd: bool) -> None:
     """Start the engine; with systemd by its unit, else as a daemon that outlives this process."""
     if systemd:
-        subprocess.run(  # noqa: S603 - fixed arguments
+        subprocess.run(
             ["systemctl", "start", "docker.service"],  # noqa: S607 - systemd's own place differs
             check=False,
             capture_output=True,
@@ -307,9 +311,9 @@ def describe(path: str) -> dict[str, Any]:
     }
 
 
-def debian_mirror() -> str:
+def debian_mirror(apt: Path = Path("/etc/apt")) -> str:
     """Return the Debian mirror this host installs from, or an empty string off Debian."""
-    sources = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
+    sources = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]
     text = "\n".join(path.read_text(errors="replace") for path in sources if path.is_file())
     live = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     found = re.search(r"((?:https?|file|copy):\S*/debian)/?(?=\s)", live + "\n")

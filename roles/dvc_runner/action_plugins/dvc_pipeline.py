@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import sys
@@ -16,16 +17,17 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "files" / "image"))
-import dvc_runner  # noqa: E402 - one implementation of snapshots, here and in the image
+import dvc_runner  # one implementation of snapshots, here and in the image
 
 POLL_SECONDS = 1.0
 RUN_TIMEOUT = 6 * 3600
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
     """Ask the runner whether a run is needed; if so hand over what it needs, start it and wait.
 
-    Arguments: container, project (directory on this machine or git URL), params, data, data_params, force, cache.
+    Arguments: container, project (directory on this machine or git URL), params, data, data_params,
+    force, cache.
     """
 
     TRANSFERS_FILES = True
@@ -53,7 +55,8 @@ class ActionModule(ActionBase):
         answer = self._follow()
         if not answer["ok"]:
             raise AnsibleActionFail(f"{answer['error']}\nIts last lines:\n{answer.get('tail', '')}")
-        return result | {"changed": True, "reason": state["reason"], "run": answer}
+        changed = bool(answer["changed"])
+        return result | {"changed": changed, "reason": state["reason"], "run": answer}
 
     def _request(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Path]]:
         """Return what the runner is asked for, and the files it needs for that."""
@@ -77,24 +80,31 @@ class ActionModule(ActionBase):
                 deliveries[path.name] = path
             elif "/" in data and "://" not in data:
                 raise AnsibleActionFail(
-                    f"dvc_runner_data {data} is not a file on the machine that runs Ansible: name one that is, "
-                    "a URL, or a source that the project knows."
+                    f"dvc_runner_data {data} is not a file on the machine that runs Ansible: "
+                    "name one that is, a URL, or a source that the project knows."
                 )
             request["data"] = dvc_runner.data_request(data, given["data_params"], received)
         return request, deliveries
 
-    def _ask(self, *words: str, in_data: bytes | None = None) -> dict[str, Any]:
+    def _ask(self, *words: str) -> dict[str, Any]:
         """Run a subcommand of the runner in its container and return its JSON answer."""
-        command = shlex.join(
-            ["docker", "exec", "-i", self._task.args["container"], "dvc_runner", *words]
-        )
-        reply = self._low_level_execute_command(command, in_data=in_data)
+        reply = self._on_host(shlex.join([*self._runner(), *words]))
         if reply["rc"]:
-            raise AnsibleActionFail(
-                f"{self._task.args['container']}: {reply['stderr'].strip() or reply['stdout'].strip()}"
-            )
+            said = (reply["stderr"] + reply["stdout"]).strip()
+            raise AnsibleActionFail(f"{self._task.args['container']}: {said}")
         answer: dict[str, Any] = json.loads(reply["stdout"] or "{}")
         return answer
+
+    def _runner(self, *options: str) -> list[str]:
+        """Return the start of a command that the runner carries out in its container."""
+        return ["docker", "exec", *options, self._task.args["container"], "dvc_runner"]
+
+    def _on_host(self, command: str) -> dict[str, Any]:
+        """Run a command on the host.
+
+        With input to read SSH gives it no terminal, which would mix its two outputs.
+        """
+        return dict(self._low_level_execute_command(command, in_data=b"\n"))
 
     def _deliver(self, files: Mapping[str, Path], snapshot_known: bool) -> None:
         """Hand files over to the runner by way of the host."""
@@ -109,18 +119,8 @@ class ActionModule(ActionBase):
                 self._make_tmp_path()
                 remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "input")
                 self._transfer_file(str(source), remote)
-                runner = shlex.join(
-                    [
-                        "docker",
-                        "exec",
-                        "-i",
-                        self._task.args["container"],
-                        "dvc_runner",
-                        "receive",
-                        name,
-                    ]
-                )
-                reply = self._low_level_execute_command(f"{runner} < {shlex.quote(remote)}")
+                receive = shlex.join([*self._runner("-i"), "receive", name])
+                reply = self._on_host(f"{receive} < {shlex.quote(remote)}")
                 self._remove_tmp_path(self._connection._shell.tmpdir)
                 self._connection._shell.tmpdir = None
                 if reply["rc"]:
@@ -132,15 +132,10 @@ class ActionModule(ActionBase):
         """Start a run that outlives this process and its connection."""
         if "snapshot" in request:
             request = {**request, "source": "/workspace/inputs/project.bundle"}
-        container = self._task.args["container"]
-        command = shlex.join(
-            ["docker", "exec", "-d", container, "dvc_runner", "run", json.dumps(request)]
-        )
-        reply = self._low_level_execute_command(command)
+        self._ask("clear")
+        reply = self._on_host(shlex.join([*self._runner("-d"), "run", json.dumps(request)]))
         if reply["rc"]:
-            raise AnsibleActionFail(
-                f"The run could not be started in {container}: {reply['stderr']}"
-            )
+            raise AnsibleActionFail(f"The run could not be started: {reply['stderr']}")
 
     def _follow(self) -> dict[str, Any]:
         """Show what the run says until it ends, and return its result."""
@@ -157,8 +152,9 @@ class ActionModule(ActionBase):
             quiet = 0 if said["running"] else quiet + 1
             if quiet > 10:  # noqa: PLR2004 - polls
                 raise AnsibleActionFail(
-                    f"The run in {self._task.args['container']} ended without a result: its container was stopped, or "
-                    "it ran out of memory (dvc_runner_memory). Run again: finished stages are kept."
+                    f"The run in {self._task.args['container']} ended without a result: its "
+                    "container was stopped, or it ran out of memory (dvc_runner_memory). "
+                    "Run again: finished stages are kept."
                 )
         raise AnsibleActionFail(f"The run did not end within {RUN_TIMEOUT} s: see `make logs`.")
 
@@ -166,4 +162,4 @@ class ActionModule(ActionBase):
 def file_digest(path: Path) -> str:
     """Return the sha256 of a file."""
     with path.open("rb") as source:
-        return dvc_runner.hashlib.file_digest(source, "sha256").hexdigest()
+        return hashlib.file_digest(source, "sha256").hexdigest()

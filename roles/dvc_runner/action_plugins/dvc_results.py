@@ -1,4 +1,4 @@
-"""Bring the results of the last run from the runner into a project's checkout, owned by its owner."""
+"""Bring the results of the last run from the runner into a project, owned by its owner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
     """Arguments: container, project (a directory on this machine)."""
 
     def run(
@@ -25,7 +25,8 @@ class ActionModule(ActionBase):
         container, project = self._task.args["container"], Path(self._task.args["project"])
         if not project.is_dir():
             raise AnsibleActionFail(
-                f"dvc_runner_project {project} is not a directory here: results can be saved into a checkout only."
+                f"dvc_runner_project {project} is not a directory here: "
+                "results can be saved into a checkout only."
             )
         with tempfile.TemporaryDirectory(prefix="dvc-results-") as local:
             archive = Path(local) / "results.tar"
@@ -43,7 +44,7 @@ class ActionModule(ActionBase):
         self._make_tmp_path()
         remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "results.tar")
         command = shlex.join(["docker", "exec", container, "dvc_runner", "export"])
-        reply = self._low_level_execute_command(f"{command} > {shlex.quote(remote)}")
+        reply = self._low_level_execute_command(f"{command} > {shlex.quote(remote)}", in_data=b"\n")
         if reply["rc"]:
             raise AnsibleActionFail(f"{container}: {reply['stderr'].strip()}")
         self._fixup_perms2([self._connection._shell.tmpdir, remote], execute=False)
@@ -58,7 +59,8 @@ def differing(new: Path, project: Path) -> list[str]:
     return [
         name
         for name in names
-        if not (project / name).is_file() or (project / name).read_bytes() != (new / name).read_bytes()
+        if not (project / name).is_file()
+        or (project / name).read_bytes() != (new / name).read_bytes()
     ]
 
 

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# Ansible reads the documentation blocks first, so they stand before the imports.
+# ruff: noqa: E402
 """Remove a platform from a host: what carries its label, and its project directory."""
 
 from __future__ import annotations
@@ -8,15 +10,18 @@ DOCUMENTATION = r"""
 module: platform_absent
 short_description: Remove what carries a platform's label
 description:
-  - Stops and removes containers, then networks, then volumes that carry the label C(mlops.platform=<name>), and the
-    project directory. Nothing else is touched, and doing it again changes nothing.
+  - Stops and removes containers, then networks, then volumes that carry the label
+    C(mlops.platform=<name>), and the project directory. Nothing else is touched, and doing it again
+    changes nothing.
 options:
   name:
     description: Name of the platform.
     type: str
     required: true
   directory:
-    description: The project directory. It is removed only where it holds this platform's C(compose.yaml), or is empty.
+    description:
+      - The project directory. It is removed only where it holds this platform's C(compose.yaml), or
+        is empty.
     type: path
     required: true
   keep_data:
@@ -58,7 +63,7 @@ STOP_SECONDS = "30"
 
 
 def docker(*words: str) -> list[str]:
-    """Run the docker client and return the lines it prints; raises RuntimeError with its message."""
+    """Run the docker client and return the words it prints; raises RuntimeError with its error."""
     done = subprocess.run(  # noqa: S603 - the host's own client
         ["docker", *words],  # noqa: S607
         capture_output=True,
@@ -94,8 +99,9 @@ def labelled(name: str, keep_data: bool) -> dict[str, list[str]]:
 def unused_images() -> list[str]:
     """List the images built here, and stages left of building them, that no container uses."""
     used = set(docker("ps", "--all", "--format", "{{.Image}}"))
-    built = docker("images", "--filter", "label=mlops.image", "--format", "{{.Repository}}:{{.Tag}}")
-    stages = docker("images", "--filter", "label=mlops.stage", "--filter", "dangling=true", "--format", "{{.ID}}")
+    tags, ids = ("--format", "{{.Repository}}:{{.Tag}}"), ("--format", "{{.ID}}")
+    built = docker("images", "--filter", "label=mlops.image", *tags)
+    stages = docker("images", "--filter", "label=mlops.stage", "--filter", "dangling=true", *ids)
     # the base goes last: the others stand on it
     return sorted({*built} - used, key=lambda name: "/base:" in name) + stages
 
@@ -154,7 +160,9 @@ def main() -> None:
             if not module.check_mode:
                 shutil.rmtree(directory)
     except RuntimeError as error:
-        module.fail_json(msg=f"{error}. What was removed before stays removed: mend that and run again.")
+        module.fail_json(
+            msg=f"{error}. What was removed before stays removed: mend that and run again."
+        )
     module.exit_json(
         changed=bool(listed), removed=listed, diff={"before": "\n".join([*listed, ""]), "after": ""}
     )

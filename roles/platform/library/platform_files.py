@@ -1,5 +1,7 @@
 #!/usr/bin/python
-"""Write every file of a project in one call, and remove the project's files that are no longer wanted."""
+# Ansible reads the documentation blocks first, so they stand before the imports.
+# ruff: noqa: E402
+"""Write every file of a project in one call, and remove those that are no longer wanted."""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ DOCUMENTATION = r"""
 module: platform_files
 short_description: Make a directory hold exactly these files
 description:
-  - Writes each file that differs, with its mode and owner, by a rename, so that an interrupted run leaves no half file.
+  - Writes each file that differs, with its mode and owner, by a rename, so none is ever half.
   - Removes files below O(owned) that are not listed.
 options:
   directory:
@@ -16,7 +18,7 @@ options:
     type: path
     required: true
   files:
-    description: Files whose content may be shown in a diff, each with C(path), C(content), C(mode) and C(owner) (uid).
+    description: Files that a diff may show, each with C(path), C(content), C(mode), C(owner) (uid).
     type: list
     elements: dict
     default: []
@@ -72,8 +74,8 @@ HIDDEN = "(secret, {} characters)\n"
 def state_of(path: Path) -> tuple[str, int, int] | None:
     """Return content, mode and owner of a file, or None where there is none."""
     try:
-        content, status = path.read_text(), path.stat()
-    except FileNotFoundError:
+        content, status = path.read_bytes().decode(errors="replace"), path.stat()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     return content, status.st_mode & 0o7777, status.st_uid
 
@@ -170,8 +172,9 @@ def main() -> None:
                 write(path, *after)
             except OSError as error:
                 module.fail_json(
-                    msg=f"{path} cannot be written ({error.strerror}, errno {error.errno}): free the disk "
-                    "or mend its permissions and run again; the files before it are in place."
+                    msg=f"{path} cannot be written ({error.strerror}, errno {error.errno}): "
+                    "free the disk or mend its permissions and run again; "
+                    "the files before it are in place."
                 )
     listed = {entry["path"] for entry, _ in entries}
     for name in unlisted(directory, owned, listed):

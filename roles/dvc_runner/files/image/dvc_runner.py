@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Run a DVC project in a workspace of its own, from a snapshot of it, against one remote and one tracking server.
+"""Run a DVC project in a workspace of its own, against one remote and one tracking server.
 
-The project's own checkout is never mounted and never written: a snapshot of what git would commit is brought here,
-a run happens here, and each run ends as a commit on top of that snapshot.
+The project's own checkout is never mounted and never written: a snapshot of what git would commit
+is brought here, a run happens here, and each run ends as a commit on top of that snapshot.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,11 +22,11 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": "dvc-runner",
@@ -38,10 +37,13 @@ IDENTITY = {
 }
 # the same tree must give the same snapshot at any time
 EPOCH = {"GIT_AUTHOR_DATE": "2000-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z"}
+# set by git for its hooks, and meant for the repository that the hook is of
+ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 SNAPSHOT = "refs/heads/snapshot"
 LAST_RUN = "logs/last_run.json"
 REMOTE = "platform"
 TIMEOUT = 10.0
+PATIENCE = 2.0
 CHUNK = 1 << 20
 
 
@@ -96,21 +98,26 @@ def settings(environment: Mapping[str, str]) -> Settings:
     )
 
 
-def git(*words: str, at: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """Run git and return what it prints; raises RunnerError with git's own message."""
-    done = subprocess.run(
-        ["git", "-c", "safe.directory=*", *(["-C", str(at)] if at else []), *words],
+def git(
+    *words: str, at: Path | None = None, env: Mapping[str, str] | None = None, given: str = ""
+) -> str:
+    """Run git on `given` and return what it prints; raises RunnerError with git's own message."""
+    inherited = {key: value for key, value in os.environ.items() if key not in ELSEWHERE}
+    done = subprocess.run(  # noqa: S603 - words are this file's own
+        ["git", "-c", "safe.directory=*", *(["-C", str(at)] if at else []), *words],  # noqa: S607 - from PATH
+        input=given,
         capture_output=True,
         text=True,
+        errors="surrogateescape",  # a file's name may be any bytes
         check=False,
-        env={**os.environ, **IDENTITY, **(env or {})},
+        env={**inherited, **IDENTITY, **(env or {})},
     )
     if done.returncode:
         raise RunnerError(f"git {words[0]} at {at or Path.cwd()}: {done.stderr.strip()}")
-    return done.stdout.strip()
+    return done.stdout.strip("\n")
 
 
-# --- a snapshot of a project: made where the project is, used where it runs ------------------------------------------
+# --- a snapshot of a project: made where the project is, used where it runs ---------------------
 
 
 def try_git(*words: str, at: Path) -> str:
@@ -122,9 +129,10 @@ def try_git(*words: str, at: Path) -> str:
 
 
 def make_snapshot(project: Path, cache: Path) -> dict[str, Any]:
-    """Record what git would commit of `project` as a commit without history in a repository below `cache`.
+    """Record what git would commit of `project`, as a commit without history.
 
-    Nothing is written to `project`. The same files at the same commit give the same id.
+    It is kept in a repository below `cache`, so that only what changed is read again. Nothing is
+    written to `project`. The same files at the same commit give the same id.
 
     Returns:
         `id` of the snapshot, `repository` that holds it, `source_commit` (or "none") and `dirty`.
@@ -138,20 +146,52 @@ def make_snapshot(project: Path, cache: Path) -> dict[str, Any]:
         )
     name = hashlib.sha256(str(project.resolve()).encode()).hexdigest()[:16]
     repository = cache / f"{name}.git"
-    if not (repository / "HEAD").exists():
-        git("init", "--quiet", "--bare", str(repository))
-    private = try_git("rev-parse", "--git-path", "info/exclude", at=project)
-    if private and (project / private).is_file():
-        shutil.copyfile(project / private, repository / "info" / "exclude")
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        forget_dead_git_locks(repository)
+        if not (repository / "HEAD").exists():
+            git("init", "--quiet", "--bare", str(repository))
+        paths = would_commit(project)
+        tree = stage(project, repository, paths)
+        source = try_git("rev-parse", "--verify", "--quiet", "HEAD", at=project) if paths else ""
+        dirty = try_git("rev-parse", "HEAD:./", at=project) != tree
+        origin = {"source_commit": source or "none", "dirty": dirty}
+        note = json.dumps(origin, sort_keys=True)
+        commit = git("--git-dir", str(repository), "commit-tree", tree, "-m", note, env=EPOCH)
+        git("--git-dir", str(repository), "update-ref", SNAPSHOT, commit)
+    return {"id": commit, "repository": str(repository), **origin}
+
+
+def would_commit(project: Path) -> list[str]:
+    """List what git would commit of `project`; nothing where it is in no repository."""
+    kinds = ("--cached", "--others", "--exclude-standard")
+    listed = try_git("ls-files", "-z", *kinds, at=project).split("\0")
+    paths = [name for name in listed if (project / name).is_file() or (project / name).is_symlink()]
+    return paths if "dvc.yaml" in paths else []
+
+
+def stage(project: Path, repository: Path, paths: list[str]) -> str:
+    """Put `paths`, or all where there are none, into the index; returns the tree's id."""
     here = ("--git-dir", str(repository), "--work-tree", str(project))
-    git(*here, "add", "--all", ".", at=project)
-    tree = git(*here, "write-tree", at=project)
-    source = try_git("rev-parse", "--verify", "--quiet", "HEAD", at=project) or "none"
-    dirty = try_git("rev-parse", "HEAD:./", at=project) != tree
-    note = json.dumps({"source_commit": source, "dirty": dirty}, sort_keys=True)
-    commit = git("--git-dir", str(repository), "commit-tree", tree, "-m", note, env=EPOCH)
-    git("--git-dir", str(repository), "update-ref", SNAPSHOT, commit)
-    return {"id": commit, "repository": str(repository), "source_commit": source, "dirty": dirty}
+    if paths:
+        gone = set(git(*here, "ls-files", "-z", at=project).split("\0")) - {"", *paths}
+        git(*here, "update-index", "-z", "--force-remove", "--stdin", at=project, given=zeros(gone))
+        git(*here, "update-index", "-z", "--add", "--stdin", at=project, given=zeros(paths))
+    else:
+        git(*here, "add", "--all", ".", at=project)
+    return git(*here, "write-tree", at=project)
+
+
+def zeros(names: Iterable[str]) -> str:
+    """Join names as git reads them with -z."""
+    return "".join(f"{name}\0" for name in names)
+
+
+def forget_dead_git_locks(repository: Path) -> None:
+    """Remove locks that a killed git left; the caller knows that no other git works there."""
+    for path in (*repository.glob("*.lock"), *repository.glob("refs/**/*.lock")):
+        path.unlink()
 
 
 def write_bundle(snapshot: Mapping[str, Any], target: Path) -> None:
@@ -159,7 +199,7 @@ def write_bundle(snapshot: Mapping[str, Any], target: Path) -> None:
     git("--git-dir", snapshot["repository"], "bundle", "create", "--quiet", str(target), SNAPSHOT)
 
 
-# --- the workspace ----------------------------------------------------------------------------------------------------
+# --- the workspace -------------------------------------------------------------------------------
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -187,18 +227,18 @@ def set_up(at: Settings) -> None:
     at.workspace.mkdir(parents=True, exist_ok=True)
     if at.project.exists() and at.project.stat().st_uid != os.getuid():
         raise RunnerError(
-            f"{at.project} belongs to uid {at.project.stat().st_uid} and the runner is uid {os.getuid()}: "
-            "set dvc_runner_user back, or remove the volume with `make destroy`."
+            f"{at.project} belongs to uid {at.project.stat().st_uid} and the runner is uid "
+            f"{os.getuid()}: set dvc_runner_user back, or remove the volume with `make destroy`."
         )
     at.inputs.mkdir(exist_ok=True)
-    if not (at.project / ".git").exists():
+    if not (at.project / ".git" / "HEAD").exists():
         git("init", "--quiet", str(at.project))
     if (at.project / "dvc.yaml").exists():
         configure_dvc(at)
 
 
 def configure_dvc(at: Settings) -> None:
-    """Initialise DVC where the project has not, and point it at the remote, outside of what git tracks."""
+    """Initialise DVC where the project has not; name the remote outside of what git tracks."""
     if not (at.project / ".dvc" / "config").exists():
         call([at.dvc, "init", "--quiet"], at.project)
     config = configparser.ConfigParser(interpolation=None)
@@ -221,7 +261,9 @@ def configure_dvc(at: Settings) -> None:
 
 def call(command: list[str], at: Path) -> str:
     """Run a short command and return its output; raises RunnerError with its last lines."""
-    done = subprocess.run(command, cwd=at, capture_output=True, text=True, check=False)
+    done = subprocess.run(  # noqa: S603 - this file's own commands
+        command, cwd=at, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
         raise RunnerError(f"{' '.join(command[:2])} ended with code {done.returncode}:\n{tail}")
@@ -229,7 +271,7 @@ def call(command: list[str], at: Path) -> str:
 
 
 def fetch(at: Settings, source: str, snapshot: str) -> str:
-    """Bring a snapshot, or the tip of a git URL, into the workspace's repository and return its id."""
+    """Bring a snapshot, or the tip of a git URL, into the workspace and return its id."""
     if snapshot and try_git("cat-file", "-t", snapshot, at=at.project) == "commit":
         return snapshot
     if not source:
@@ -254,8 +296,8 @@ def lock_blob(at: Settings, commit: str) -> str:
 def check_out(at: Settings, commit: str, before: str) -> None:
     """Put the snapshot's files into the work tree.
 
-    The lock of the last run stays unless the project itself brings another one: that is how DVC knows what need not
-    run again.
+    The lock of the last run stays unless the project itself brings another one: that is how DVC
+    knows what need not run again.
     """
     lock = at.project / "dvc.lock"
     kept = lock.read_bytes() if lock.exists() else None
@@ -265,10 +307,10 @@ def check_out(at: Settings, commit: str, before: str) -> None:
 
 
 def override(project: Path, params: Mapping[str, Any]) -> None:
-    """Set `file:dotted.key` in the project's YAML files, as `dvc exp run --set-param` would, keeping comments.
+    """Set `file:dotted.key` in the project's YAML files, keeping comments.
 
     Raises:
-        RunnerError: a file or a parent of the key does not exist.
+        RunnerError: the file or the key does not exist.
     """
     if not params:
         return
@@ -281,46 +323,50 @@ def override(project: Path, params: Mapping[str, Any]) -> None:
         path = project / (file or "params.yaml")
         if not path.is_file():
             raise RunnerError(
-                f"dvc_runner_params names {name}, and the project has no {path.name}: correct it."
+                f"dvc_runner_params or dvc_runner_data_params names {name}, and the project has no "
+                f"{path.name}: correct it."
             )
         document = yaml.load(path.read_text())
         *parents, last = dotted.split(".")
         place = document
-        for parent in parents:
-            if not isinstance(place, dict) or parent not in place:
+        for key in (*parents, last):
+            if not isinstance(place, dict) or key not in place:
+                known = ", ".join(map(str, place)) if isinstance(place, dict) else "no keys"
                 raise RunnerError(
-                    f"dvc_runner_params names {name}, and {path.name} has no {parent!r}: correct it."
+                    f"dvc_runner_params or dvc_runner_data_params names {name}, and {path.name} "
+                    f"has no {key!r} there (it has {known}): correct it."
                 )
-            place = place[parent]
-        if place.get(last) != value:
-            place[last] = value
+            above, place = place, place[key]
+        if place != value:
+            above[last] = value
             with path.open("w") as output:
                 yaml.dump(document, output)
 
 
-def receive(at: Settings, name: str, source: io.BufferedIOBase) -> dict[str, Any]:
+def receive(at: Settings, name: str, source: BinaryIO) -> dict[str, Any]:
     """Store a handed-in file under inputs/ by a rename and return its name, size and sha256."""
     if Path(name).name != name:
         raise RunnerError(f"The name of an input is a plain file name, not {name!r}.")
     at.inputs.mkdir(parents=True, exist_ok=True)
     total, size = hashlib.sha256(), 0
-    with tempfile.NamedTemporaryFile(dir=at.inputs, prefix=".part-", delete=False) as output:
-        while block := source.read(CHUNK):
-            total.update(block)
-            size += len(block)
-            output.write(block)
-    Path(output.name).rename(at.inputs / name)
+    with tempfile.TemporaryDirectory(dir=at.inputs, prefix=".part-") as part:
+        with (Path(part) / name).open("wb") as output:
+            while block := source.read(CHUNK):
+                total.update(block)
+                size += len(block)
+                output.write(block)
+        (Path(part) / name).rename(at.inputs / name)
     return {"name": name, "size": size, "sha256": total.hexdigest()}
 
 
-# --- what a run is made of, and whether it is needed ------------------------------------------------------------------
+# --- what a run is made of, and whether it is needed ---------------------------------------------
 
 
 def effective_params(request: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
     """Merge the request's parameters over those that were given before.
 
-    Data handed to an earlier run stays the project's data until other data is named, so that a later run does not
-    fall back to a default source by surprise.
+    Data handed to an earlier run stays the project's data until other data is named, so that a
+    later run does not fall back to a default source by surprise.
     """
     return {**request.get("params", {}), **(request.get("data") or state.get("data") or {})}
 
@@ -334,7 +380,7 @@ def outputs_of(lock: Path) -> dict[str, str]:
 
 
 def missing_in_remote(at: Settings, hashes: list[str]) -> list[str]:
-    """List the md5s that the remote does not hold; a directory's own hash counts, its files are pushed before it."""
+    """List the md5s that the remote lacks; a directory's counts, its files are pushed before it."""
     keys = {value: f"files/md5/{value[:2]}/{value[2:]}" for value in hashes}
     if not at.remote_url.startswith("s3://"):
         return [value for value, key in keys.items() if not (Path(at.remote_url) / key).exists()]
@@ -357,13 +403,14 @@ def missing_in_remote(at: Settings, hashes: list[str]) -> list[str]:
             absent.append(value)
         except BotoCoreError as error:
             raise RunnerError(
-                f"{at.remote_url} does not answer at {at.remote_endpoint} ({error}): start it and run again."
+                f"{at.remote_url} does not answer at {at.remote_endpoint} ({error}): "
+                "start it and run again."
             ) from error
     return absent
 
 
 def run_is_tracked(at: Settings, run_id: str) -> bool:
-    """Ask the tracking server whether it knows a run; anything but an HTTP address is taken at its word."""
+    """Ask the tracking server whether it knows a run; only an HTTP address can be asked."""
     if not at.tracking_uri.startswith("http"):
         return True
     query = urllib.parse.urlencode({"run_id": run_id})
@@ -380,7 +427,8 @@ def run_is_tracked(at: Settings, run_id: str) -> bool:
         ) from error
     except OSError as error:
         raise RunnerError(
-            f"MLFLOW_TRACKING_URI {at.tracking_uri} does not answer ({error}): start it and run again."
+            f"MLFLOW_TRACKING_URI {at.tracking_uri} does not answer ({error}): "
+            "start it and run again."
         ) from error
 
 
@@ -394,60 +442,88 @@ def why_needed(at: Settings, request: Mapping[str, Any]) -> tuple[str, bool]:
     state = read_json(at.state)
     if request.get("force"):
         return "it was asked for", True
-    if not state.get("done"):
-        return "no run has ended well yet", False
-    if request.get("snapshot") and state.get("snapshot") != request["snapshot"]:
-        return "the project changed", False
-    if request.get("source") and not request.get("snapshot"):
-        tip = git("ls-remote", request["source"], "HEAD").split()
-        if not tip or state.get("snapshot") != tip[0]:
-            return "the project's repository moved", False
-    if state.get("params") != effective_params(request, state):
-        return "the parameters or the data changed", False
-    lock = at.project / "dvc.lock"
-    if not lock.exists() or hashlib.sha256(lock.read_bytes()).hexdigest() != state.get("lock"):
-        return "dvc.lock is not that of the last run", False
-    outputs = outputs_of(lock)
-    gone = [path for path in outputs if not (at.project / path).exists()]
-    if gone:
-        return f"{gone[0]} is not in the workspace", False
-    if missing_in_remote(at, list(outputs.values())):
-        return "the remote lacks outputs", False
+    if reason := why_outdated(request, state) or why_incomplete(at, state):
+        return reason, False
     run_id = state.get("last_run", {}).get("run_id")
     if run_id and not run_is_tracked(at, run_id):
         return f"the tracking server does not know run {run_id}", True
     return "", False
 
 
-# --- a run ------------------------------------------------------------------------------------------------------------
+def why_outdated(request: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """Say in what the request differs from the last run, or return an empty reason."""
+    if not state.get("done"):
+        return "no run has ended well yet"
+    if request.get("snapshot"):
+        if state.get("snapshot") != request["snapshot"]:
+            return "the project changed"
+    elif request.get("source"):
+        tip = git("ls-remote", request["source"], "HEAD").split()
+        if not tip or state.get("snapshot") != tip[0]:
+            return "the project's repository moved"
+    if state.get("params") != effective_params(request, state):
+        return "the parameters or the data changed"
+    return ""
+
+
+def why_incomplete(at: Settings, state: Mapping[str, Any]) -> str:
+    """Say what is gone of the last run's results, or return an empty reason."""
+    lock = at.project / "dvc.lock"
+    if not lock.exists() or hashlib.sha256(lock.read_bytes()).hexdigest() != state.get("lock"):
+        return "dvc.lock is not that of the last run"
+    gone = [path for path in outputs_of(lock) if not (at.project / path).exists()]
+    if gone:
+        return f"{gone[0]} is not in the workspace"
+    if missing_in_remote(at, state.get("pushed", [])):
+        return "the remote lacks outputs"
+    return ""
+
+
+# --- a run ---------------------------------------------------------------------------------------
 
 
 @contextmanager
-def only_run(at: Settings) -> Iterator[None]:
-    """Hold the workspace's lock; raises RunnerError where another run holds it."""
+def only_run(at: Settings, patience: float = PATIENCE) -> Iterator[None]:
+    """Hold the workspace's lock; raises RunnerError where a run holds it for `patience` seconds.
+
+    Somebody who only asks whether a run is under way holds it for a moment too.
+    """
     at.workspace.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
     with (at.workspace / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunnerError(f"A run is under way in {at.workspace}: wait for it.") from None
+        while not try_lock(lock):
+            if time.monotonic() > deadline:
+                raise RunnerError(f"A run is under way in {at.workspace}: wait for it.")
+            time.sleep(PATIENCE / 20)
+        # DVC inherits it: where this process is killed, its DVC still works in the workspace
+        os.set_inheritable(lock.fileno(), True)
         yield
+
+
+def try_lock(file: IO[str]) -> bool:
+    """Lock an open file; False where another holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def is_running(at: Settings) -> bool:
     """Tell whether a run holds the workspace."""
     try:
-        with only_run(at):
+        with only_run(at, patience=0):
             return False
     except RunnerError:
         return True
 
 
 def stream(command: list[str], at: Settings, env: Mapping[str, str]) -> int:
-    """Run a command of the run, its output to the log and to this process's own output; returns its exit code."""
+    """Run a command, its output to the log and to this process's own; returns its exit code."""
     with at.log.open("a") as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - DVC
             command,
+            close_fds=False,  # it keeps the workspace's lock
             cwd=at.project,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -476,7 +552,8 @@ def lineage(at: Settings, commit: str) -> dict[str, str]:
 
 
 def forget_dead_locks(project: Path) -> None:
-    """Remove DVC's locks: this process holds the workspace, so their owners are dead."""
+    """Remove git's and DVC's locks: this process holds the workspace, so their owners are dead."""
+    forget_dead_git_locks(project / ".git")
     for name in ("lock", "rwlock", "rwlock.lock"):
         (project / ".dvc" / "tmp" / name).unlink(missing_ok=True)
 
@@ -505,6 +582,7 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RunnerError: a stage or the push failed; finished stages are kept and do not run again.
     """
+    forget_dead_locks(at.project)
     set_up(at)
     state = read_json(at.state)
     params = effective_params(request, state)
@@ -513,7 +591,6 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     commit = fetch(at, request.get("source", ""), request.get("snapshot", ""))
     check_out(at, commit, state.get("snapshot", ""))
     configure_dvc(at)
-    forget_dead_locks(at.project)
     override(at.project, params)
     data = request.get("data") or state.get("data") or {}
     progress = {**state, "done": False, "snapshot": commit, "params": params, "data": data}
@@ -530,11 +607,13 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
         time.sleep(2 * attempt)
     else:
         raise RunnerError(
-            f"dvc push to {at.remote_url} ended with code {code} three times. The outputs are kept in the workspace: "
-            "run again when the remote answers, and only what is missing is pushed."
+            f"dvc push to {at.remote_url} ended with code {code} three times. The outputs are kept "
+            "in the workspace: run again when the remote answers, and only what it lacks is pushed."
         )
     record(at, commit)
     lock = at.project / "dvc.lock"
+    hashes = list(outputs_of(lock).values())
+    absent = missing_in_remote(at, hashes)  # a project may keep outputs from the remote
     last_run = read_json(at.project / LAST_RUN)
     write_json(
         at.state,
@@ -542,12 +621,28 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
             **progress,
             "done": True,
             "lock": hashlib.sha256(lock.read_bytes()).hexdigest(),
+            "pushed": [value for value in hashes if value not in absent],
             "last_run": last_run,
             "metrics": show_metrics(at),
-            **lineage(at, commit),
+            # a run that logged nothing new leaves the tracked run, and its commit, what they were
+            **(lineage(at, commit) if last_run != state.get("last_run") else origin_of(state)),
         },
     )
-    return {"seconds": round(time.monotonic() - began, 1), **summary(at)}
+    changed = read_json(at.state).get("lock") != state.get("lock") or last_run != state.get(
+        "last_run"
+    )
+    return {
+        "changed": changed,
+        "seconds": round(time.monotonic() - began, 1),
+        **summary(at),
+    }
+
+
+def origin_of(state: Mapping[str, Any]) -> dict[str, str]:
+    """Return what was recorded of the commit that the tracked run came from."""
+    return {
+        key: state[key] for key in ("PIPELINE_GIT_COMMIT", "PIPELINE_GIT_DIRTY") if key in state
+    }
 
 
 def summary(at: Settings) -> dict[str, Any]:
@@ -581,7 +676,7 @@ def run_and_report(at: Settings, request: Mapping[str, Any]) -> int:
 
 
 def progress(at: Settings, offset: int) -> dict[str, Any]:
-    """Return what the log says after `offset`, whether the run goes on, and its result once it ended."""
+    """Return what the log says after `offset`, whether the run goes on, and how it ended."""
     running = is_running(at)
     text = at.log.read_bytes()[offset:].decode(errors="replace") if at.log.exists() else ""
     complete = text if not running else text[: text.rfind("\n") + 1]
@@ -591,6 +686,13 @@ def progress(at: Settings, offset: int) -> dict[str, Any]:
         "offset": offset + len(complete.encode()),
         "result": None if running else read_json(at.result) or None,
     }
+
+
+def clear(at: Settings) -> None:
+    """Forget how the last run ended, so that nobody takes that for the end of the next."""
+    if not is_running(at):
+        at.result.unlink(missing_ok=True)
+        at.log.write_text("")
 
 
 def check(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -609,7 +711,7 @@ def check(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def export(at: Settings, output: io.BufferedIOBase) -> None:
+def export(at: Settings, output: BinaryIO) -> None:
     """Write dvc.lock, every output and the logs of the last run as a tar archive."""
     lock = at.project / "dvc.lock"
     if not lock.exists():
@@ -636,6 +738,7 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=what).add_argument(
             "request", help="JSON: snapshot, source, params, data, force"
         )
+    commands.add_parser("clear", help="forget how the last run ended, before another is started")
     commands.add_parser("receive", help="store stdin as an input file").add_argument("name")
     commands.add_parser("progress", help="what a run says").add_argument("offset", type=int)
     local = commands.add_parser(
@@ -674,6 +777,8 @@ def dispatch(arguments: argparse.Namespace, at: Settings) -> int:
             print(json.dumps(check(at, json.loads(arguments.request))))
         case "run":
             return run_and_report(at, json.loads(arguments.request))
+        case "clear":
+            clear(at)
         case "receive":
             print(json.dumps(receive(at, arguments.name, sys.stdin.buffer)))
         case "progress":
@@ -691,7 +796,7 @@ def data_request(data: str, keys: Mapping[str, str], received: Mapping[str, Any]
     Args:
         data: what the user named.
         keys: `source` and `sha256`, the parameters (`file:key`) that hold them in this project.
-        received: name and sha256 of the file that was handed in, or empty for a URL or a known source.
+        received: name and sha256 of the file handed in, or empty for a URL or a known source.
     """
     source = f"../inputs/{received['name']}" if received else data
     return {keys["source"]: source, keys["sha256"]: received.get("sha256", "")}

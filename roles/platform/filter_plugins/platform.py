@@ -1,0 +1,55 @@
+"""Names that no role knows."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# what roles hand to each other while a playbook runs
+HANDED = {
+    "base_image_references",
+    "container_service_declared",
+    "container_service_spec",
+    "docker_host",
+    "dvc_runner_result",
+}
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def known_variables(roles: Path) -> dict[str, set[str]]:
+    """Map each role to the variables that its argument_specs document."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(roles.glob("*/meta/argument_specs.yml")):
+        points = yaml.load(path.read_text(), Loader=LOADER)["argument_specs"].values()  # noqa: S506 - a safe loader
+        found[path.parent.parent.name] = {name for point in points for name in point.get("options", {})}
+    return found
+
+
+def unknown_variables(names: Iterable[str], roles: str) -> list[str]:
+    """Say of every variable that has a role's prefix and is none of its own what it may have meant.
+
+    Args:
+        names: the names of all variables a host has.
+        roles: the directory of the roles.
+    """
+    known = known_variables(Path(roles))
+    every = sorted(set().union(*known.values()))
+    found = []
+    for name in sorted(set(names) - set(every) - HANDED):
+        if any(name.startswith(f"{role}_") for role in known):
+            close = difflib.get_close_matches(name, every, n=1)
+            meant = f"did you mean {close[0]}?" if close else "see roles/*/defaults/main.yml"
+            found.append(f"{name} is no variable of any role: {meant}")
+    return found
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {"platform_unknown_variables": unknown_variables}
