@@ -156,8 +156,10 @@ def run(
     """Run `command` with its output in `log`, telling progress; raises BuildError when it fails."""
     environment = {**os.environ, "DOCKER_BUILDKIT": "0", "LC_ALL": "C.UTF-8"}
     lines: list[str] = []
-    with log.open("w") as output, (stdin or Path("/dev/null")).open("rb") as source:
-        process = subprocess.Popen(  # noqa: S603 - built from the module's own arguments
+    with (
+        log.open("w") as output,
+        (stdin or Path("/dev/null")).open("rb") as source,
+        subprocess.Popen(  # noqa: S603 - built from the module's own arguments
             command,
             stdin=source,
             stdout=subprocess.PIPE,
@@ -165,15 +167,15 @@ def run(
             text=True,
             errors="replace",
             env=environment,
-        )
+        ) as process,
+    ):
         for line in process.stdout or ():
             output.write(line)
             output.flush()
             lines = [*lines[-TAIL:], line.rstrip()]
             if step := STEP.match(line):
                 progress.say(name, f"{step[1]} {step[2][:SHOWN]}")
-        code = process.wait()
-    if code:
+    if code := process.returncode:
         tail = "\n".join(f"  | {line}" for line in lines[-TAIL:])
         raise BuildError(
             f"Image {name}: {command[0]} {command[1]} ended with code {code}. "

@@ -29,10 +29,16 @@ def check(spec: Mapping[str, Any]) -> None:
     Raises:
         AnsibleFilterError: with the service's name, the value seen and what is expected.
     """
-    for key, seen, expected in faults(spec):
-        raise AnsibleFilterError(
-            f"container_service_spec.{key} of {spec['name']!r} is {seen!r}: {expected}."
-        )
+    for sentence in complaints(spec):
+        raise AnsibleFilterError(sentence)
+
+
+def complaints(spec: Mapping[str, Any]) -> list[str]:
+    """List what is wrong with a declaration, one sentence each."""
+    return [
+        f"container_service_spec.{key} of {spec['name']!r} is {seen!r}: {expected}."
+        for key, seen, expected in faults(spec)
+    ]
 
 
 def faults(spec: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
@@ -288,9 +294,14 @@ def port_conflicts(
 ) -> list[str]:
     """Name every port that a declared service wants and something else has or wants too.
 
+    A declaration with faults is told first: this is the first that looks at all of them.
+
     Args:
         host: the fact docker_host, with its listeners and containers.
     """
+    wrong = [sentence for spec in declared.values() for sentence in complaints(spec)]
+    if wrong:
+        return wrong  # a port that is none cannot be compared
     ours = {
         port
         for container in host["containers"]
@@ -315,8 +326,16 @@ def port_conflicts(
                 if row["port"] == port and port not in ours and overlap(row["address"], wanted)
             ]
             rivals = [who for who, at, number in claims if number == port and overlap(at, wanted)]
-            found += [f"{name} wants {wanted}:{port}, which {who} has" for who in holders[:1]]
-            found += [f"{name} wants {wanted}:{port}, which {who} wants too" for who in rivals]
+            found += [
+                f"{name} wants {wanted}:{port}, which {who} has: stop it, or set another port "
+                "for the service in the inventory."
+                for who in holders[:1]
+            ]
+            found += [
+                f"{name} wants {wanted}:{port}, which {who} wants too: set another port for one of "
+                "them in the inventory."
+                for who in rivals
+            ]
             claims.append((name, wanted, port))
     return found
 

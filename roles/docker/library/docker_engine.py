@@ -72,6 +72,13 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 LISTEN = "0A"
+PLUGINS = (
+    Path.home() / ".docker/cli-plugins",
+    Path("/usr/local/lib/docker/cli-plugins"),
+    Path("/usr/local/libexec/docker/cli-plugins"),
+    Path("/usr/lib/docker/cli-plugins"),
+    Path("/usr/libexec/docker/cli-plugins"),
+)
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -121,7 +128,7 @@ def engine_version(path: str) -> dict[str, Any] | None:
 def os_release(path: Path = Path("/etc/os-release")) -> dict[str, str]:
     """Return the keys of os-release(5) in lower case."""
     pairs = (line.partition("=") for line in path.read_text().splitlines() if "=" in line)
-    return {key.lower(): value.strip().strip('"') for key, _, value in pairs}
+    return {key.lower(): value.strip().strip("\"'") for key, _, value in pairs}
 
 
 def memory_mb(path: Path = Path("/proc/meminfo")) -> dict[str, int]:
@@ -211,11 +218,19 @@ def images(path: str) -> list[str]:
 
 
 def compose_version(docker: str | None) -> str:
-    """Return the version of the Compose plugin, or an empty string where there is none."""
+    """Return the version of the Compose plugin, or an empty string where there is none.
+
+    The plugin is asked where clients look for it; the client alone knows of further places, and
+    takes four times as long to ask.
+    """
     if not docker:
         return ""
+    plugins = (place / "docker-compose" for place in PLUGINS)
+    plugin = next(
+        ([str(path)] for path in plugins if os.access(path, os.X_OK)), [docker, "compose"]
+    )
     done = subprocess.run(  # noqa: S603 - the host's own docker client
-        [docker, "compose", "version", "--short"], capture_output=True, text=True, check=False
+        [*plugin, "version", "--short"], capture_output=True, text=True, check=False
     )
     return done.stdout.strip().lstrip("v") if done.returncode == 0 else ""
 

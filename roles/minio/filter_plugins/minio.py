@@ -8,13 +8,28 @@ from typing import Any
 LEAST = 12
 
 
-def secret_strength(user: Mapping[str, Any]) -> dict[str, Any]:
-    """Say how long a user's secret is and must be, without the secret."""
-    return {
-        "name": f"minio_users: secret_key of {user['access_key']}",
-        "length": len(user["secret_key"]),
-        "least": LEAST,
-    }
+def credential_faults(
+    root_user: str, root_password: str, users: list[Mapping[str, Any]]
+) -> list[str]:
+    """Say what is wrong with the credentials, in sentences that never hold one."""
+    given = [("minio_root_user", root_user, 3), ("minio_root_password", root_password, LEAST)]
+    given += [
+        (f"minio_users: secret_key of {user['access_key']}", user["secret_key"], LEAST)
+        for user in users
+    ]
+    short = [
+        f"{name} has {len(value)} characters and {least} are the least: set a longer one, "
+        "or remove it from the inventory to have one generated"
+        for name, value, least in given
+        if len(value) < least
+    ]
+    address = [
+        f'{name} begins with "env", which MinIO reads as an address to fetch the value from: '
+        "set one that begins otherwise"
+        for name, value, _ in given[:2]
+        if value.startswith("env")
+    ]
+    return short + address
 
 
 def bucket_policy(user: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,6 +83,6 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "minio_bucket_policy": bucket_policy,
-            "minio_secret_strength": secret_strength,
+            "minio_credential_faults": credential_faults,
             "minio_user_with_policy": with_policy,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ def known_variables(roles: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in sorted(roles.glob("*/meta/argument_specs.yml")):
         points = yaml.load(path.read_text(), Loader=LOADER)["argument_specs"].values()  # noqa: S506 - a safe loader
-        found[path.parent.parent.name] = {name for point in points for name in point.get("options", {})}
+        found[path.parent.parent.name] = {
+            name for point in points for name in point.get("options", {})
+        }
     return found
 
 
@@ -43,7 +45,32 @@ def unknown_variables(names: Iterable[str], roles: str) -> list[str]:
         if any(name.startswith(f"{role}_") for role in known):
             close = difflib.get_close_matches(name, every, n=1)
             meant = f"did you mean {close[0]}?" if close else "see roles/*/defaults/main.yml"
-            found.append(f"{name} is no variable of any role: {meant}")
+            found.append(f"{name} is no variable of any role ({meant})")
+    return found
+
+
+def obstacles(host: Mapping[str, Any], name: str, memory_mb: int, disk_mb: int) -> list[str]:
+    """Say what a host lacks; memory and free disk in MiB.
+
+    Args:
+        host: the fact docker_host.
+        name: what the inventory calls it.
+        memory_mb: the least memory.
+        disk_mb: the least free disk.
+    """
+    found = []
+    if host["memory_mb"]["total"] < memory_mb:
+        found.append(
+            f"{name} has {host['memory_mb']['total']} MiB of memory and the platform needs "
+            f"{memory_mb} (platform_memory_minimum): use a larger machine, or lower it at your own "
+            "risk."
+        )
+    if host["disk_free_mb"] < disk_mb:
+        found.append(
+            f"{host['disk_path']} on {name} has {host['disk_free_mb']} MiB free and the platform "
+            f"needs {disk_mb} (platform_disk_minimum): free some, `docker system prune` removes what "
+            "no container uses."
+        )
     return found
 
 
@@ -52,4 +79,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"platform_unknown_variables": unknown_variables}
+        return {
+            "platform_obstacles": obstacles,
+            "platform_unknown_variables": unknown_variables,
+        }

@@ -301,6 +301,9 @@ def check_out(at: Settings, commit: str, before: str) -> None:
     """
     lock = at.project / "dvc.lock"
     kept = lock.read_bytes() if lock.exists() else None
+    if before:
+        # what the last run added, such as metrics that git keeps, stays for DVC to compare with
+        git("reset", "--quiet", before, at=at.project)
     git("checkout", "--quiet", "--force", "--detach", commit, at=at.project)
     if kept is not None and before and lock_blob(at, before) == lock_blob(at, commit):
         lock.write_bytes(kept)
@@ -345,7 +348,7 @@ def override(project: Path, params: Mapping[str, Any]) -> None:
 
 def receive(at: Settings, name: str, source: BinaryIO) -> dict[str, Any]:
     """Store a handed-in file under inputs/ by a rename and return its name, size and sha256."""
-    if Path(name).name != name:
+    if Path(name).name != name or name in ("", ".."):
         raise RunnerError(f"The name of an input is a plain file name, not {name!r}.")
     at.inputs.mkdir(parents=True, exist_ok=True)
     total, size = hashlib.sha256(), 0
@@ -520,8 +523,9 @@ def is_running(at: Settings) -> bool:
 
 def stream(command: list[str], at: Settings, env: Mapping[str, str]) -> int:
     """Run a command, its output to the log and to this process's own; returns its exit code."""
-    with at.log.open("a") as log:
-        process = subprocess.Popen(  # noqa: S603 - DVC
+    with (
+        at.log.open("a") as log,
+        subprocess.Popen(  # noqa: S603 - DVC
             command,
             close_fds=False,  # it keeps the workspace's lock
             cwd=at.project,
@@ -531,13 +535,14 @@ def stream(command: list[str], at: Settings, env: Mapping[str, str]) -> int:
             text=True,
             errors="replace",
             env={**os.environ, **env},
-        )
+        ) as process,
+    ):
         for line in process.stdout or ():
             log.write(line)
             log.flush()
             sys.stdout.write(line)
             sys.stdout.flush()
-        return process.wait()
+    return process.returncode
 
 
 def lineage(at: Settings, commit: str) -> dict[str, str]:

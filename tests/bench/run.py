@@ -1,0 +1,411 @@
+"""Measure the platform against what the same work takes without it, and write docs/benchmarks.md.
+
+Every figure is a ratio of two things measured in turn in this run, because machines differ. It
+makes a platform of its own, `mlops-bench`, and removes it at the end. `--cold` adds the image
+builds, which take many minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform as machine
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import requests
+
+ROOT = Path(__file__).parents[2]
+NAME = "mlops-bench"
+PROJECT = Path("/opt") / NAME
+PORTS = {"minio_api_port": "19000", "minio_console_port": "19001", "mlflow_port": "15000"}
+STOCK_PORT = 15001
+REQUESTS = 200
+TMPFS = "/tmp:mode=1777"  # noqa: S108 - a mount inside the container
+DEBUG = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.debug:
+        msg: nothing
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report."""
+
+    what: str
+    figure: str
+    bound: str = ""
+    holds: bool | None = None
+
+    def markdown(self) -> str:
+        """Return the row of a Markdown table."""
+        verdict = {None: "", True: "yes", False: "**no**"}[self.holds]
+        return f"| {self.what} | {self.figure} | {self.bound} | {verdict} |"
+
+
+def say(text: str) -> None:
+    """Tell the person who waits."""
+    sys.stderr.write(f"[{time.strftime('%H:%M:%S')}] {text}\n")
+
+
+def run(*command: str, at: Path = ROOT) -> str:
+    """Run a command that must succeed and return its output."""
+    done = subprocess.run(command, cwd=at, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(
+            f"{' '.join(command)} ended with {done.returncode}:\n"
+            f"{done.stdout[-3000:]}{done.stderr[-2000:]}"
+        )
+    return done.stdout
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Return how long `action` takes, in seconds."""
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def medians(repeat: int, **actions: Callable[[], object]) -> dict[str, float]:
+    """Time several actions in turn, A B C A B C, after a round that does not count; in seconds."""
+    taken: dict[str, list[float]] = {name: [] for name in actions}
+    for turn in range(repeat + 1):
+        for name, action in actions.items():
+            value = seconds(action)
+            if turn:
+                taken[name].append(value)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def playbook(*arguments: str) -> str:
+    """Run the site playbook for the bench platform and return its output."""
+    extra = {"platform_name": NAME, **PORTS}
+    if data := os.environ.get("DATA"):
+        extra["dvc_runner_data"] = data
+    return run("ansible-playbook", "site.yml", "-e", json.dumps(extra), *arguments)
+
+
+def debug_playbook(directory: Path) -> Callable[[], object]:
+    """Return the run of a playbook with one debug task, in the same configuration."""
+    path = directory / "debug.yml"
+    path.write_text(DEBUG)
+    return lambda: run("ansible-playbook", str(path))
+
+
+def compose(*words: str) -> str:
+    """Run docker compose on the bench platform's project."""
+    return run("docker", "compose", "--project-directory", str(PROJECT), *words)
+
+
+def images() -> dict[str, str]:
+    """Map each service to its image."""
+    text = compose("config", "--format", "json")
+    return {name: service["image"] for name, service in json.loads(text)["services"].items()}
+
+
+def pyinfra(directory: Path) -> Callable[[], object]:
+    """Return a pyinfra run that keeps the same containers and as many files."""
+    data = {"images": images(), "directory": str(directory)}
+    deploy = str(ROOT / "tests/bench/deploy_pyinfra.py")
+    data_arguments = [
+        word for key, value in data.items() for word in ("--data", f"{key}={json.dumps(value)}")
+    ]
+    return lambda: run("pyinfra", "-y", *data_arguments, "@local", deploy)
+
+
+def nothing_to_change(directory: Path, repeat: int) -> list[Row]:
+    """Time runs that change nothing."""
+    say("nothing to change")
+    again = playbook()
+    if "changed=0" not in again:
+        raise SystemExit(
+            "The bench needs a platform with nothing to change, and a run changed it:\n"
+            f"{again[-1500:]}"
+        )
+    took = medians(
+        repeat,
+        debug=debug_playbook(directory),
+        site=playbook,
+        without=lambda: playbook("--skip-tags", "pipeline"),
+        compose=lambda: compose("up", "--detach", "--wait"),
+    )
+    rows = [
+        Row("`ansible-playbook`, one debug task", f"{took['debug']:.2f} s"),
+        bounded("`site.yml`, pipeline's check included", took["site"], took["debug"], 7),
+        bounded("`site.yml` without the pipeline's check", took["without"], took["debug"], 5),
+        Row("`docker compose up --wait` by hand", f"{took['compose']:.2f} s"),
+    ]
+    calls = len(re.findall(r"Using module file", playbook("-vvv")))
+    rows.append(Row("module calls that reach the host, in `site.yml`", str(calls)))
+    keep = pyinfra(directory)
+    try:
+        took = medians(repeat, pyinfra=keep)
+        rows.append(
+            Row("pyinfra, the same containers and as many files", f"{took['pyinfra']:.2f} s")
+        )
+    finally:
+        names = [f"bench-pyinfra-{name}" for name in images()]
+        subprocess.run(["docker", "rm", "--force", *names], capture_output=True, check=False)
+    return rows
+
+
+def where_time_goes() -> list[str]:
+    """Return the slowest tasks of a run that changes nothing, as Markdown."""
+    os.environ["ANSIBLE_CALLBACKS_ENABLED"] = "ansible.posix.profile_tasks"
+    try:
+        output = playbook()
+    finally:
+        del os.environ["ANSIBLE_CALLBACKS_ENABLED"]
+    found = re.findall(r"^(.+?) -{2,} +([0-9.]+)s$", output, re.MULTILINE)[:6]
+    return ["| task | seconds |", "|---|---|", *[f"| {task} | {took} |" for task, took in found]]
+
+
+def bounded(what: str, value: float, base: float, bound: float, unit: str = "s") -> Row:
+    """Return a row that compares two measured figures."""
+    ratio = value / base
+    return Row(
+        what, f"{value:.2f} {unit}, {ratio:.2f} times", f"at most {bound:g} times", ratio <= bound
+    )
+
+
+def from_nothing(directory: Path, repeat: int) -> list[Row]:
+    """Time the start of every container, images built."""
+    say("containers absent")
+    took: dict[str, list[float]] = {"ours": [], "hand": [], "debug": []}
+    for _ in range(repeat):
+        compose("down")
+        took["ours"].append(seconds(lambda: playbook("--skip-tags", "pipeline")))
+        took["debug"].append(seconds(debug_playbook(directory)))
+        compose("down")
+        took["hand"].append(seconds(lambda: compose("up", "--detach", "--wait")))
+    middle = {name: statistics.median(values) for name, values in took.items()}
+    return [
+        Row("`docker compose up --wait` by hand, the same project", f"{middle['hand']:.2f} s"),
+        bounded(
+            "`site.yml`, Ansible's start-up not counted",
+            middle["ours"] - middle["debug"],
+            middle["hand"],
+            1.5,
+        ),
+    ]
+
+
+@contextmanager
+def stock_mlflow() -> Iterator[None]:
+    """Run MLflow as pip would install it, from the same image: plain asyncio, job runner on."""
+    name = f"{NAME}-stock"
+    run(
+        "docker", "run", "--detach", "--rm", "--name", name, "--entrypoint", "mlflow",
+        "--publish", f"127.0.0.1:{STOCK_PORT}:5000",
+        "--tmpfs", TMPFS, "--env", "HOME=/tmp",
+        "--workdir", "/data", images()["mlflow"],
+        "server", "--host=0.0.0.0", "--port=5000", "--workers=2",
+        "--backend-store-uri=sqlite:////data/mlflow.db", "--uvicorn-opts=--loop asyncio --http h11",
+    )  # fmt: skip
+    try:
+        wait_for(f"http://127.0.0.1:{STOCK_PORT}/health")
+        yield
+    finally:
+        subprocess.run(
+            ["docker", "rm", "--force", "--volumes", name], capture_output=True, check=False
+        )
+
+
+def wait_for(url: str) -> None:
+    """Wait until `url` answers."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            if requests.get(url, timeout=2).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.5)
+    raise SystemExit(f"{url} did not answer within 120 s.")
+
+
+class Tracker:
+    """One client of a tracking server, with one connection and one run."""
+
+    def __init__(self, port: int) -> None:
+        """Open a run on the server at `port` of 127.0.0.1."""
+        self._base = f"http://127.0.0.1:{port}/api/2.0/mlflow"
+        self._session = requests.Session()
+        made = self._post("experiments/create", name=f"bench-{time.time_ns()}")
+        opened = self._post("runs/create", experiment_id=made["experiment_id"])
+        self._run = opened["run"]["info"]["run_id"]
+        self._step = 0
+
+    def _post(self, path: str, **body: Any) -> Any:  # noqa: ANN401 - JSON
+        reply = self._session.post(f"{self._base}/{path}", json=body, timeout=30)
+        reply.raise_for_status()
+        return reply.json()
+
+    def log_metric(self) -> None:
+        """Log one value."""
+        self._step += 1
+        self._post(
+            "runs/log-metric",
+            run_id=self._run,
+            key="m",
+            value=1.0,
+            step=self._step,
+            timestamp=time.time_ns() // 10**6,
+        )
+
+
+def mlflow_latency() -> list[Row]:
+    """Compare the p50 of log_metric with that of a stock server."""
+    say("MLflow, log_metric")
+    with stock_mlflow():
+        ours, stock = Tracker(int(PORTS["mlflow_port"])), Tracker(STOCK_PORT)
+        taken: dict[str, list[float]] = {"ours": [], "stock": []}
+        for _ in range(REQUESTS):
+            taken["ours"].append(seconds(ours.log_metric))
+            taken["stock"].append(seconds(stock.log_metric))
+    p50 = {name: statistics.median(values) * 1000 for name, values in taken.items()}
+    return [
+        Row("`log_metric` p50, stock `mlflow server --workers 2`", f"{p50['stock']:.1f} ms"),
+        bounded("`log_metric` p50, this platform", p50["ours"], p50["stock"], 0.25, "ms"),
+    ]
+
+
+def idle_memory() -> list[Row]:
+    """Add up what the core's containers hold when nothing is asked of them."""
+    say("idle memory")
+    time.sleep(20)
+    names = [f"{NAME}-{name}" for name in images()]
+    shown = run("docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *names)
+    units = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0}
+    used = {
+        name: float(value) * units[unit]
+        for name, value, unit in re.findall(r"^(\S+) ([0-9.]+)([KMG]iB)", shown, re.MULTILINE)
+    }
+    total = sum(used.values())
+    detail = ", ".join(
+        f"{name.removeprefix(NAME + '-')} {value:.0f}" for name, value in used.items()
+    )
+    return [
+        Row(
+            "idle memory of the core",
+            f"{total:.0f} MiB ({detail})",
+            "at most 1024 MiB",
+            total <= 1024,
+        )
+    ]
+
+
+def cold() -> list[Row]:
+    """Build every image from nothing, at once, and then each alone on a base of its own."""
+    took = {}
+    for label, alone in (("together", False), ("alone", True)):
+        prefix = f"localhost/mlops-bench-{label}-{os.getpid()}"
+        say(f"cold build, {label}")
+        took[label] = build(prefix, alone)
+    together = sum(took["together"].values())
+    total = sum(took["alone"].values())
+    detail = ", ".join(f"{name} {value:.0f}" for name, value in took["alone"].items())
+    return [
+        Row("base, Go build and pip, each alone, added up", f"{total:.0f} s ({detail})"),
+        bounded("every image from nothing", together, total, 1.2),
+        Row("the same, in minutes", f"{together / 60:.1f} min", "under 10 min", together < 600),
+    ]
+
+
+def build(prefix: str, alone: bool) -> dict[str, float]:
+    """Build every image below `prefix`; returns seconds per build, or of all at once."""
+    every = ["minio", "mlflow", "dvc-runner"]
+    steps: dict[str, list[str]] = {"all": every}
+    if alone:
+        steps = {"base": [], **{name: [name] for name in every}}
+    taken = {}
+    try:
+        for name, wanted in steps.items():
+            extra = {"bench_prefix": prefix, "bench_root": str(ROOT), "bench_services": wanted}
+            began = time.perf_counter()
+            run("ansible-playbook", "tests/bench/build.yml", "-e", json.dumps(extra))
+            taken[name] = time.perf_counter() - began
+            say(f"  {name}: {taken[name]:.0f} s")
+    finally:
+        listed = run("docker", "images", "--format", "{{.Repository}}:{{.Tag}}").split()
+        made = [image for image in listed if image.startswith(prefix)]
+        subprocess.run(["docker", "rmi", "--force", *made], capture_output=True, check=False)
+    return taken
+
+
+def report(sections: dict[str, list[Row]], slowest: list[str]) -> str:
+    """Return the page."""
+    cores, memory = os.cpu_count(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    engine = run("docker", "version", "--format", "{{.Server.Version}}").strip()
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`. Medians of one run on one machine: its ratios carry over.",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {cores} cores, {memory:.0f} GiB, Linux {machine.release()}",
+        f"Docker {engine}, Python {machine.python_version()}.",
+    ]
+    for title, rows in sections.items():
+        lines += ["", f"## {title}", "", "| what | measured | bound | holds |", "|---|---|---|---|"]
+        lines += [row.markdown() for row in rows]
+    return "\n".join([*lines, "", "## Where the time goes when nothing changes", "", *slowest, ""])
+
+
+def main() -> int:
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--repeat", type=int, default=5, help="runs that count (default 5)")
+    parser.add_argument(
+        "--cold", action="store_true", help="measure image builds too, many minutes"
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "docs/benchmarks.md")
+    arguments = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")
+    directory = Path(tempfile.mkdtemp(prefix="mlops-bench-"))
+    try:
+        say("bringing up the bench platform")
+        playbook()
+        sections = {
+            "Nothing to change": nothing_to_change(directory, arguments.repeat),
+            "Images built, containers absent": from_nothing(
+                directory, max(2, arguments.repeat // 2)
+            ),
+            "MLflow": mlflow_latency(),
+            "Memory": idle_memory(),
+        }
+        slowest = where_time_goes()
+        if arguments.cold:
+            sections["Cold"] = cold()
+        arguments.output.write_text(report(sections, slowest))
+        say(f"written: {arguments.output}")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.environ["CONFIRM"] = "yes"
+        subprocess.run(
+            ["ansible-playbook", "playbooks/destroy.yml", "-e", f"platform_name={NAME}"],
+            cwd=ROOT,
+            capture_output=True,
+            check=False,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
