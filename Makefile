@@ -45,7 +45,7 @@ pipeline: root .venv/run ## run the pipeline where that is needed (FORCE=yes: ev
 
 .PHONY: verify
 verify: root .venv/run ## prove the result; table, reports/verify.json, exit 0, 1 or 2
-	@$(PLAYBOOK) playbooks/verify.yml $(ARGS)
+	@PYTHONPATH=src $(BIN)/python -m platform_verify -i $(INVENTORY) -e platform_name=$(PLATFORM) $(ARGS)
 
 .PHONY: save
 save: root .venv/run ## bring dvc.lock, metrics and data of the last run into this checkout

@@ -16,6 +16,8 @@ HANDED = {
     "container_service_spec",
     "docker_host",
     "dvc_runner_result",
+    "minio_provisioned",
+    "platform_converged",
 }
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

@@ -606,10 +606,10 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
         raise RunnerError(
             f"The pipeline stopped (dvc repro ended with code {code}). Finished stages are kept."
         )
-    for attempt in (1, 2, 3):
+    for pause in (2, 4, 0):
         if not (code := stream([at.dvc, "push"], at, {})):
             break
-        time.sleep(2 * attempt)
+        time.sleep(pause)
     else:
         raise RunnerError(
             f"dvc push to {at.remote_url} ended with code {code} three times. The outputs are kept "

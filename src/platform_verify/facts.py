@@ -1,0 +1,189 @@
+"""Evidence of a running platform, read over its inventory's connections, much of it at once."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import testinfra
+from testinfra.host import Host as Connection
+
+from platform_verify import evidence
+from platform_verify.declared import Host, Platform, Service
+from platform_verify.evidence import CannotRunError, Json
+
+SOURCE = Path(evidence.__file__).read_text(encoding="ascii")
+END = "END_OF_EVIDENCE"
+REMOTE_SECONDS = 300
+# what testinfra's own SSH and sudo cannot take, or would show on a command line
+ONLY_ANSIBLE = {"ansible_become_password", "ansible_password"}
+
+
+class FactError(Exception):
+    """A fact could not be read; the sentence says why, `hint` what to do where that is known."""
+
+    def __init__(self, sentence: str, hint: str = "") -> None:
+        """Say why, and the next step."""
+        super().__init__(sentence)
+        self.hint = hint
+
+
+def connect(name: str, variables: Mapping[str, Any], inventory: str) -> Connection:
+    """Return the way to a host; through Ansible itself where testinfra has none of its own."""
+    force = (
+        bool(ONLY_ANSIBLE & set(variables))
+        or variables.get("ansible_connection", "ssh") not in ("local", "ssh", "smart")
+        or variables.get("ansible_become_method", "sudo") != "sudo"
+    )
+    return testinfra.get_host(f"ansible://{name}", ansible_inventory=inventory, force_ansible=force)
+
+
+class Facts:
+    """What evidence.py finds on the hosts and in the containers of a platform."""
+
+    def __init__(self, platform: Platform, inventory: str) -> None:
+        """Look at every host, then start all other reading.
+
+        Args:
+            platform: as declared.
+            inventory: path of the inventory that its hosts' variables come from.
+
+        Raises:
+            CannotRunError: a host cannot be reached, or has no engine to ask.
+        """
+        self._platform = platform
+        self._spent = 0.0
+        self._ways = {
+            name: connect(name, host.variables, inventory) for name, host in platform.hosts.items()
+        }
+        self._pool = ThreadPoolExecutor(max_workers=8)
+        looks = {
+            name: self._pool.submit(self._look, name, host) for name, host in platform.hosts.items()
+        }
+        self._hosts = {name: look.result() for name, look in looks.items()}
+        buckets = {"buckets": sorted(platform.buckets)}
+        self._inside: dict[str, Future[Json]] = {}
+        for place, service, given in (
+            ("runner", "dvc-runner", buckets),
+            ("model", "dvc-runner", {}),
+            ("clone", "dvc-runner", {}),
+            ("minio", "minio", buckets),
+        ):
+            self._inside[place] = self._pool.submit(self._ask, service, place, given)
+        self._inside["mlflow"] = self._pool.submit(self._ask_mlflow, buckets)
+
+    def of(self, place: str, name: str) -> Any:  # noqa: ANN401 - whatever JSON that fact is
+        """Return a fact from inside a container.
+
+        Raises:
+            FactError: it could not be read.
+        """
+        return self._fact(self._inside[place].result(), name)
+
+    def of_host(self, host: str, name: str) -> Any:  # noqa: ANN401 - whatever JSON that fact is
+        """Return a fact of a host; raises FactError where it could not be read."""
+        return self._fact(self._hosts[host], name)
+
+    def containers(self) -> dict[str, Json]:
+        """Return every container that carries the platform's label, by name."""
+        return {
+            row["name"]: row for host in self._hosts for row in self.of_host(host, "containers")
+        }
+
+    def strangers(self, service: Service, requests: Iterable[Mapping[str, Any]]) -> list[Json]:
+        """Return what requests without credentials are answered on a running service's host.
+
+        Raises:
+            FactError: the service does not run; whoever else answers there is not asked.
+        """
+        self._running(service)
+        try:
+            found = self._send(service.host, "", "strangers", {"requests": list(requests)})
+        except CannotRunError as error:
+            raise FactError(str(error)) from error
+        return list(self._fact(found, "answers"))
+
+    def metrics(self) -> Json:
+        """Return the pipeline's metrics, empty where there are none."""
+        found = self._inside["runner"].result().get("workspace", {}).get("value", {})
+        return dict(found.get("metrics", {}))
+
+    def spent(self) -> float:
+        """Return the seconds that facts asked for since the last call took to read."""
+        spent, self._spent = self._spent, 0.0
+        return round(spent, 2)
+
+    def close(self) -> None:
+        """Wait for what is still being read."""
+        self._pool.shutdown()
+
+    def _fact(self, found: Json, name: str) -> Any:  # noqa: ANN401 - whatever JSON that fact is
+        if "cannot_run" in found:
+            raise FactError(found["cannot_run"], found.get("hint", ""))
+        self._spent += found[name]["seconds"]
+        if "error" in found[name]:
+            raise FactError(found[name]["error"])
+        return found[name]["value"]
+
+    def _look(self, name: str, host: Host) -> Json:
+        given = {"platform": host.platform, "directory": host.directory}
+        try:
+            found = self._send(name, "", "host", given)
+        # what testinfra raises where a host does not answer, with the result as its argument
+        except (RuntimeError, OSError, ValueError, AssertionError) as error:
+            said = getattr(error.args[0] if error.args else error, "stderr", "") or str(error)
+            raise CannotRunError(
+                f"{name} cannot be reached: {' '.join(said.split())[-300:]}"
+            ) from error
+        if "cannot_run" in found:
+            raise CannotRunError(f"{name}: {found['cannot_run']}")
+        return found
+
+    def _running(self, service: Service) -> None:
+        states = {
+            row["name"]: row["state"]
+            for row in self._hosts[service.host]["containers"].get("value", [])
+        }
+        if states.get(service.container) != "running":
+            raise FactError(
+                f"{service.container} is {states.get(service.container, 'not there')},"
+                " so nothing can be asked of it",
+                "`make up` starts what is missing",
+            )
+
+    def _ask(self, service: str, place: str, given: Mapping[str, Any]) -> Json:
+        where = self._platform.services.get(service)
+        if where is None:
+            return {"cannot_run": f"{service} is no part of this platform"}
+        try:
+            self._running(where)
+            return self._send(where.host, where.container, place, given)
+        except FactError as error:
+            return {"cannot_run": str(error), "hint": error.hint}
+        except (CannotRunError, RuntimeError) as error:
+            return {"cannot_run": str(error)}
+
+    def _ask_mlflow(self, buckets: Mapping[str, Any]) -> Json:
+        # where artifacts are is known once the run has been read
+        run = self._inside["runner"].result().get("run", {}).get("value", {})
+        addresses = [run["artifact_uri"], *run["sources"]] if run else []
+        paths = [address.partition(":")[2].lstrip("/") for address in addresses]
+        return self._ask("mlflow", "mlflow", {**buckets, "artifacts": paths})
+
+    def _send(self, host: str, container: str, place: str, given: Mapping[str, Any]) -> Json:
+        """Run evidence.py on a host, or in one of its containers, and return what it found."""
+        python = self._platform.hosts[host].variables.get("ansible_python_interpreter", "python3")
+        start = ["docker", "exec", "-i", container, "python3"] if container else [python]
+        words = ["timeout", str(REMOTE_SECONDS), *start, "-", place, json.dumps(given)]
+        # by stdin: it reaches places that share no disk with this one
+        done = self._ways[host].run(f"{shlex.join(words)} <<'{END}'\n{SOURCE}\n{END}\n")
+        lines = done.stdout.strip().splitlines()
+        if done.rc or not lines:
+            said = " ".join(done.stderr.split())[-300:] or f"exit code {done.rc}"
+            raise CannotRunError(f"{container or host}: {said}")
+        found: Json = json.loads(lines[-1])
+        return found
