@@ -1,8 +1,8 @@
 """Facts of a running platform, read where they are and printed as one line of JSON.
 
 This file is sent as it is to a host, or into one of its containers, and run there by that place's
-own Python: to import it takes the standard library of 3.9, to send it ASCII. It states facts; what
-they ought to be is the tests' matter.
+own Python: to import it takes no more than the standard library of 3.9. It states facts; what they
+ought to be is the tests' matter.
 """
 
 from __future__ import annotations
@@ -772,9 +772,9 @@ PLACES: dict[str, Callable[[Mapping[str, Any]], Json]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Print the facts of the place that the first word names, given the second as JSON."""
+    """Print the facts of the place that the first word names, given the second: JSON in base64."""
     try:
-        found = PLACES[argv[0]](json.loads(argv[1]))
+        found = PLACES[argv[0]](json.loads(base64.b64decode(argv[1])))
     except CannotRunError as error:
         found = {"cannot_run": str(error)}
     # apart from what libraries print

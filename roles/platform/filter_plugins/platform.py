@@ -70,8 +70,8 @@ def obstacles(host: Mapping[str, Any], name: str, memory_mb: int, disk_mb: int) 
     if host["disk_free_mb"] < disk_mb:
         found.append(
             f"{host['disk_path']} on {name} has {host['disk_free_mb']} MiB free and the platform "
-            f"needs {disk_mb} (platform_disk_minimum): free some, `docker system prune` removes what "
-            "no container uses."
+            f"needs {disk_mb} (platform_disk_minimum): free some, `docker system prune` removes "
+            "what no container uses."
         )
     return found
 

@@ -239,8 +239,13 @@ def set_up(at: Settings) -> None:
 
 def configure_dvc(at: Settings) -> None:
     """Initialise DVC where the project has not; name the remote outside of what git tracks."""
-    if not (at.project / ".dvc" / "config").exists():
-        call([at.dvc, "init", "--quiet"], at.project)
+    own = at.project / ".dvc"
+    if not (own / "config").exists():
+        # what `dvc init` writes; that itself wants a cache outside of the workspace, and refuses to
+        # go on where it was killed before
+        own.mkdir(exist_ok=True)
+        (own / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
+        (own / "config").touch()
     config = configparser.ConfigParser(interpolation=None)
     config["core"] = {
         "remote": REMOTE,

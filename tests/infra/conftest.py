@@ -1,0 +1,125 @@
+"""A platform of the tests' own, beside whatever else runs on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from platform_verify import report
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+SHARED_DATA = ROOT.parent / "shared" / "data" / "winequality-red.csv"
+# what would answer for the user
+ASKED = ("CONFIRM", "KEEP_DATA", "IMAGES", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A platform by its variables, and the verbs a user has for it."""
+
+    name: str
+    variables: Mapping[str, Any]
+    directory: Path
+    inventory: str = "inventory/local"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What names this platform to every playbook."""
+        path = self.directory / f"{self.name}.json"
+        given = {
+            "platform_name": self.name,
+            "verify_report": str(self.verdict_path),
+            **self.variables,
+        }
+        path.write_text(json.dumps(given))
+        return ["-i", self.inventory, "-e", f"@{path}"]
+
+    @property
+    def verdict_path(self) -> Path:
+        """Where its verdict goes: not where that of the user's platform is."""
+        return self.directory / f"{self.name}-verdict.json"
+
+    def container(self, service: str) -> str:
+        """Name of a service's container."""
+        return f"{self.name}-{service}"
+
+    def play(self, playbook: str, *words: str, **variables: object) -> str:
+        """Run a playbook, as a user would, and return what it prints; fails where it does."""
+        done = run(
+            "ansible-playbook", playbook, *self.arguments, "-e", json.dumps(variables), *words
+        )
+        assert done.returncode == 0, f"{playbook}: {done.stdout[-4000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    def verify(self, *words: str) -> tuple[int, report.Report, str]:
+        """Ask for the verdict; exit code, report, and what a person reads."""
+        place = ["-e", f"verify_report={self.verdict_path}"]
+        done = run(sys.executable, "-m", "platform_verify", *self.arguments, *place, *words)
+        found = report.read(self.verdict_path)
+        assert found is not None, done.stdout + done.stderr
+        return done.returncode, found, done.stdout
+
+    def destroy(self) -> None:
+        """Remove it with its data."""
+        self.play("playbooks/destroy.yml", platform_destroy_confirmed=True)
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command at the root of the project, its environment's programs first in PATH."""
+    env = {key: value for key, value in os.environ.items() if key not in ASKED}
+    path = f"{BIN}{os.pathsep}{env.get('PATH', os.defpath)}"
+    return subprocess.run(
+        words,
+        cwd=ROOT,
+        env={**env, "PATH": path, "PYTHONPATH": str(ROOT / "src")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def stack(name: str, first_port: int, directory: Path) -> Stack:
+    """Name a platform with the API and console of MinIO on two ports, MLflow 4000 below them."""
+    data = os.environ.get("DATA") or (str(SHARED_DATA) if SHARED_DATA.is_file() else "synthetic")
+    return Stack(
+        name,
+        {
+            "minio_api_port": str(first_port),
+            "minio_console_port": str(first_port + 1),
+            "mlflow_port": str(first_port - 4000),
+            "dvc_runner_data": data,
+        },
+        directory,
+    )
+
+
+@pytest.fixture(scope="session")
+def test_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A platform whose pipeline has run; tests that change it put it right again."""
+    made = stack("mlops-test", 9200, tmp_path_factory.mktemp("mlops-test"))
+    try:
+        made.play("site.yml")
+        yield made
+    finally:
+        made.destroy()
+
+
+@pytest.fixture(scope="module")
+def fresh_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A platform on which the pipeline never ran."""
+    made = stack("mlops-fresh", 9210, tmp_path_factory.mktemp("mlops-fresh"))
+    try:
+        made.play("site.yml", "--skip-tags", "pipeline,verify")
+        yield made
+    finally:
+        made.destroy()

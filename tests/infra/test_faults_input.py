@@ -1,0 +1,98 @@
+"""A wrong word in the inventory or after -e ends in one sentence, before anything is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.infra.faults_support import Outcome, Platform, copy_project, free_ports
+
+
+@pytest.fixture(scope="module")
+def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    """A platform that no test here lets come into being."""
+    checkout = copy_project(tmp_path_factory.mktemp("input") / "project")
+    return Platform(checkout, {"platform_name": "mlops-faults-input", **free_ports()})
+
+
+def assert_refused(outcome: Outcome, platform: Platform) -> None:
+    """Assert that a run failed as a user may see it, and left nothing."""
+    assert outcome.code != 0
+    assert "Traceback" not in outcome.text
+    assert outcome.changed == 0
+    assert platform.left() == ""
+    assert not platform.directory.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("mlflow_prot", "did you mean mlflow_port?"),
+        ("dvc_runner_dta", "did you mean dvc_runner_data?"),
+        ("minio_zzzzzzzzzzzzzzzzzz", "see roles/*/defaults/main.yml"),
+    ],
+)
+def test_a_misspelt_variable_is_named_with_what_it_may_have_meant(
+    nowhere: Platform, wrong: str, meant: str
+) -> None:
+    outcome = nowhere.play(**{wrong: 1})
+    assert_refused(outcome, nowhere)
+    outcome.assert_says(f"{wrong} is no variable of any role ({meant})")
+
+
+def test_a_variable_of_the_user_with_another_prefix_is_nobodys_business(nowhere: Platform) -> None:
+    outcome = nowhere.play("--tags", "always", my_own_variable=1)
+    assert outcome.code == 0, outcome.text
+
+
+def test_a_wrongly_typed_variable_is_named_with_the_value_and_the_type(nowhere: Platform) -> None:
+    outcome = nowhere.play(mlflow_workers="two")
+    assert_refused(outcome, nowhere)
+    outcome.assert_says("argument 'mlflow_workers' is of type str")
+    outcome.assert_says("'two'\" cannot be converted to an int")
+
+
+def test_a_password_that_is_too_short_is_refused_and_not_printed(nowhere: Platform) -> None:
+    outcome = nowhere.play(env={"MINIO_ROOT_PASSWORD": "Sh0rtSecret"})
+    assert_refused(outcome, nowhere)
+    outcome.assert_says(
+        "minio_root_password has 11 characters and 12 are the least: set a longer one"
+    )
+    assert "Sh0rtSecret" not in outcome.text
+
+
+def test_a_user_key_that_is_too_short_is_refused_and_not_printed(nowhere: Platform) -> None:
+    outcome = nowhere.play(mlflow_s3_secret_key="Sh0rtSecret")
+    assert_refused(outcome, nowhere)
+    outcome.assert_says("secret_key of mlflow has 11 characters and 12 are the least")
+    assert "Sh0rtSecret" not in outcome.text
+
+
+@pytest.mark.parametrize("name", ["MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"])
+def test_a_root_credential_that_minio_would_read_as_an_address_is_refused(
+    nowhere: Platform, name: str
+) -> None:
+    outcome = nowhere.play(env={name: "env0123456789abc"})
+    assert_refused(outcome, nowhere)
+    outcome.assert_says('begins with "env", which MinIO reads as an address')
+    assert "env0123456789abc" not in outcome.text
+
+
+@pytest.mark.parametrize("port", ["70000", "0", "five", "1.2.3:80:80"])
+def test_a_port_that_is_none_is_named_with_what_is_expected(nowhere: Platform, port: str) -> None:
+    outcome = nowhere.play(mlflow_port=port)
+    assert_refused(outcome, nowhere)
+    outcome.assert_says(f"container_service_spec.ports of 'mlflow' is '{port}:5000'")
+    outcome.assert_says("give host:container or address:host:container, each 1 to 65535")
+
+
+def test_two_services_on_one_port_are_both_named(nowhere: Platform) -> None:
+    outcome = nowhere.play(mlflow_port="9321", minio_api_port="9321", minio_console_port="9322")
+    assert_refused(outcome, nowhere)
+    outcome.assert_says("mlflow wants 127.0.0.1:9321, which minio wants too")
+
+
+def test_a_lock_file_that_is_not_there_is_named(nowhere: Platform, tmp_path: Path) -> None:
+    outcome = nowhere.play(dvc_runner_requirements=str(tmp_path / "requirements.txt"))
+    assert_refused(outcome, nowhere)
+    outcome.assert_says(f"{tmp_path}/requirements.txt is not a file: correct its path")

@@ -1,0 +1,190 @@
+"""How facts are read, wherever that needs no platform."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import gzip
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from platform_verify import evidence, facts
+
+WORD = "0123456789abcdefghij"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not bound
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (f"{WORD}\n", [WORD]),
+        (
+            "[default]\naws_access_key_id = mlflow-of-the-lab\naws_secret_access_key = " + WORD,
+            [WORD],
+        ),
+        (f"postgresql://owner:{WORD}@db/mlflow", [WORD]),
+        ("sqlite:////data/mlflow.db", []),
+        ("minio", []),
+        ("", []),
+    ],
+    ids=["a word", "an INI file", "an address with a password", "without", "a name", "nothing"],
+)
+def test_of_a_secret_file_only_the_secret_is_looked_for(content: str, found: list[str]) -> None:
+    assert evidence.secret_values(content) == found
+
+
+def secret_files(at: Path, content: str) -> Path:
+    place = at / "services" / "minio" / "secrets"
+    place.mkdir(parents=True)
+    (place / "root_password").write_text(content)
+    (place / "root_password").chmod(0o640)
+    return at
+
+
+def test_a_secret_in_a_file_or_a_command_line_is_named_without_showing_it(tmp_path: Path) -> None:
+    secret_files(tmp_path, WORD)
+    (tmp_path / "compose.yaml").write_text(f"password: {WORD}")
+    running = subprocess.Popen([sys.executable, "-c", "input()", WORD], stdin=subprocess.PIPE)
+    try:
+        seen = evidence.secrets(tmp_path, [])
+    finally:
+        running.communicate(b"\n")
+    assert f"minio/root_password in {tmp_path / 'compose.yaml'}" in seen["found"]
+    assert any(f"command line of process {running.pid} " in place for place in seen["found"])
+    assert WORD not in json.dumps(seen)
+
+
+def test_a_secret_that_is_nowhere_else_is_not_found_and_its_owner_is_told(tmp_path: Path) -> None:
+    seen = evidence.secrets(secret_files(tmp_path, "nowhere-else-" + WORD), [])
+    assert (seen["looked_for"], seen["found"]) == (1, [])
+    assert seen["files"] == [{"name": "minio/root_password", "mode": "0640", "uid": os.getuid()}]
+
+
+@pytest.mark.parametrize(
+    ("field", "address"),
+    [
+        ("0100007F:2328", ("127.0.0.1", 9000)),
+        ("00000000:1388", (EVERYWHERE, 5000)),
+        ("00000000000000000000000000000000:2329", ("::", 9001)),
+        ("00000000000000000000000001000000:0050", ("::1", 80)),
+    ],
+)
+def test_addresses_of_the_kernels_tables_are_read(field: str, address: tuple[str, int]) -> None:
+    assert evidence.socket_address(field) == address
+
+
+def test_a_listening_socket_is_seen_and_one_that_only_connects_is_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = server.getsockname()
+        with socket.create_connection(there) as client:
+            seen = evidence.listeners("self")
+            assert there in seen
+            assert client.getsockname() not in seen
+    assert there not in evidence.listeners("self")
+
+
+def test_what_an_engine_publishes_is_listed_address_by_address() -> None:
+    ports = {
+        "9000/tcp": [
+            {"HostIp": EVERYWHERE, "HostPort": "80"},
+            {"HostIp": "::", "HostPort": "80"},
+        ],
+        "9001/tcp": None,
+    }
+    assert evidence.published(ports) == [
+        {"inside": 9000, "address": EVERYWHERE, "port": 80},
+        {"inside": 9000, "address": "::", "port": 80},
+    ]
+    assert evidence.published(None) == []
+
+
+def test_one_fact_that_cannot_be_read_hides_no_other() -> None:
+    def fail() -> None:
+        raise ValueError("no\n  such thing")
+
+    found = evidence.gather({"bad": fail, "good": lambda: 3})
+    assert found["bad"]["error"] == "ValueError: no such thing"
+    assert found["good"]["value"] == 3
+
+
+def test_an_engine_that_does_not_answer_ends_the_look_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evidence, "SOCKET", str(tmp_path / "docker.sock"))
+    given = json.dumps({"platform": "x", "directory": str(tmp_path)}).encode()
+    assert evidence.main(["host", base64.b64encode(given).decode()]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "docker.sock does not answer" in found["cannot_run"]
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Refuses everything but /health."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_response(200 if self.path == "/health" else 403)
+        self.end_headers()
+
+    def log_message(self, *_words: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """Address of a server that refuses."""
+    with HTTPServer(("127.0.0.1", 0), Answer) as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{made.server_port}"
+        made.shutdown()
+        thread.join()
+
+
+def test_answers_are_told_by_their_status_and_silence_by_its_reason(server: str) -> None:
+    assert evidence.answer_to({"url": f"{server}/health"})["status"] == 200
+    assert evidence.answer_to({"url": f"{server}/x"})["status"] == 403
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    silent = evidence.answer_to({"url": f"http://127.0.0.1:{port}/"})
+    assert silent["status"] == 0
+    assert "refused" in silent["error"]
+
+
+@pytest.mark.parametrize(
+    ("url", "rest", "found"),
+    [
+        ("s3://dvc-storage", "files/md5/ab/c", ("dvc-storage", "files/md5/ab/c")),
+        ("s3://dvc-storage/iris/", "files/md5/ab/c", ("dvc-storage", "iris/files/md5/ab/c")),
+        ("s3://bucket", "1/run/artifacts/", ("bucket", "1/run/artifacts/")),
+    ],
+)
+def test_a_key_lies_below_the_prefix_of_its_remote(
+    url: str, rest: str, found: tuple[str, str]
+) -> None:
+    assert evidence.bucket_and_key(url, rest) == found
+
+
+def test_the_file_can_be_sent_anywhere_it_is_small_and_needs_only_python_3_9() -> None:
+    # one word of a command line may be 128 KiB, and ssh makes one of all of them
+    assert len(facts.SOURCE) < 65_536
+    source = gzip.decompress(base64.b64decode(facts.SOURCE))
+    assert source == Path(evidence.__file__).read_bytes()
+    tree = ast.parse(source, feature_version=(3, 9))
+    imported = {
+        name.name.partition(".")[0]
+        for node in tree.body
+        if isinstance(node, ast.Import)
+        for name in node.names
+    } | {
+        str(node.module).partition(".")[0] for node in tree.body if isinstance(node, ast.ImportFrom)
+    }
+    assert imported <= sys.stdlib_module_names
