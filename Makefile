@@ -29,7 +29,7 @@ export UV_SYSTEM_CERTS ?= true
 .PHONY: help
 help: ## list the targets
 	@printf 'usage: make TARGET [DATA=path|url|name] [INVENTORY=inventory/local] [PLATFORM=mlops] [ARGS="-e name=value"]\n\n'
-	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/; s/\$\$/$/' | sort | awk -F'\t' '{ printf "  %-15s %s\n", $$1, $$2 }'
+	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/; s/\$$\$$/$$/' | sort | awk -F'\t' '{ printf "  %-15s %s\n", $$1, $$2 }'
 
 .PHONY: up
 up: root .venv/run ## bare host -> platform running, pipeline run, result verified

@@ -284,21 +284,22 @@ def mlflow_latency() -> list[Row]:
     ]
 
 
+def held(container: str) -> float:
+    """Return the MiB of a container's processes, what they share counted once (PSS)."""
+    pids = run("docker", "top", container, "-eo", "pid").split()[1:]
+    rollups = [Path("/proc", pid, "smaps_rollup").read_text() for pid in pids]
+    return (
+        sum(int(re.findall(r"^Pss: +(\d+) kB", text, re.MULTILINE)[0]) for text in rollups) / 1024
+    )
+
+
 def idle_memory() -> list[Row]:
     """Add up what the core's containers hold when nothing is asked of them."""
     say("idle memory")
     time.sleep(20)
-    names = [f"{NAME}-{name}" for name in images()]
-    shown = run("docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *names)
-    units = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0}
-    used = {
-        name: float(value) * units[unit]
-        for name, value, unit in re.findall(r"^(\S+) ([0-9.]+)([KMG]iB)", shown, re.MULTILINE)
-    }
+    used = {name: held(f"{NAME}-{name}") for name in images()}
     total = sum(used.values())
-    detail = ", ".join(
-        f"{name.removeprefix(NAME + '-')} {value:.0f}" for name, value in used.items()
-    )
+    detail = ", ".join(f"{name} {value:.0f}" for name, value in used.items())
     return [
         Row(
             "idle memory of the core",
