@@ -158,7 +158,7 @@ class Facts:
         return found
 
     def _running(self, service: Service) -> None:
-        """Raise FactError where a service is not up, so that nobody waits for it or blames others."""
+        """Raise FactError where a service is not up: nobody waits for it or blames others."""
         rows = self._hosts[service.host]["containers"].get("value", [])
         seen = next((row for row in rows if row["name"] == service.container), None)
         state = seen["state"] if seen else "not there"

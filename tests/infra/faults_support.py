@@ -27,6 +27,8 @@ BIN = Path(sys.executable).parent
 ASKED = ("CONFIRM", "KEEP_DATA", "IMAGES", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
 PATIENCE = 180.0
 LABEL = "mlops.platform"
+DESTROY = "playbooks/destroy.yml"
+Variables = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,6 @@ def docker(*words: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
-def every_container() -> set[str]:
-    """List the ids of all containers, running or not."""
-    return set(docker("ps", "--all", "--quiet", "--no-trunc").split())
-
-
 def image_of(service: str) -> str:
     """Name an image that was built here, so that no test has to fetch one."""
     found = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"localhost/mlops/{service}")
@@ -99,8 +96,11 @@ def free_ports() -> dict[str, str]:
 def git(*words: str, at: Path) -> str:
     """Run git in a repository, whoever owns it, and return what it prints."""
     done = subprocess.run(
-        ["git", "-c", "safe.directory=*", "-c", "user.name=test", "-c", "user.email=t@localhost"]
-        + ["-C", str(at), *words],
+        [
+            *("git", "-c", "safe.directory=*"),
+            *("-c", "user.name=test", "-c", "user.email=test@localhost"),
+            *("-C", str(at), *words),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -210,15 +210,15 @@ class Platform:
         *words: str,
         playbook: str = "site.yml",
         env: Mapping[str, str] | None = None,
-        **variables: object,
+        given: Variables | None = None,
     ) -> Running:
-        """Start a playbook with these further words and variables."""
+        """Start a playbook with these further words and variables `given` after -e."""
         log = self.checkout.parent / f"run-{time.monotonic_ns()}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
                     *(str(BIN / "ansible-playbook"), "-i", "inventory/local", playbook),
-                    *("-e", json.dumps({**self.variables, **variables}), *words),
+                    *("-e", json.dumps({**self.variables, **(given or {})}), *words),
                 ],
                 cwd=self.checkout,
                 env={**environment(self.checkout), **(env or {})},
@@ -236,29 +236,24 @@ class Platform:
         *words: str,
         playbook: str = "site.yml",
         env: Mapping[str, str] | None = None,
-        **variables: object,
+        given: Variables | None = None,
     ) -> Outcome:
         """Run a playbook to its end."""
-        return self.start(*words, playbook=playbook, env=env, **variables).end()
+        return self.start(*words, playbook=playbook, env=env, given=given).end()
 
-    def up(self, **variables: object) -> Outcome:
+    def up(self, *words: str, given: Variables | None = None) -> Outcome:
         """Run site.yml and insist that it ends well."""
-        outcome = self.play(**variables)
+        outcome = self.play(*words, given=given)
         assert outcome.code == 0, outcome.text
         return outcome
-
-    def destroy(self, **variables: object) -> Outcome:
-        """Remove the platform."""
-        return self.play(
-            playbook="playbooks/destroy.yml", platform_destroy_confirmed=True, **variables
-        )
 
     def close(self) -> None:
         """Remove the platform, after whatever a failed test left running."""
         for run in self.runs:
             if run.process.poll() is None:
                 run.kill_family()
-        assert self.destroy().code == 0
+        outcome = self.play(playbook=DESTROY, given={"platform_destroy_confirmed": True})
+        assert outcome.code == 0, outcome.text
 
     def container(self, service: str) -> str:
         """Return the name of a service's container."""
@@ -301,7 +296,7 @@ def environment(checkout: Path) -> dict[str, str]:
 
 @dataclass
 class Gate:
-    """An address that containers ask: who waits there has come that far, and goes on when it opens."""
+    """An address that containers ask: who waits there has come that far, until it opens."""
 
     address: str
     asked: threading.Event = field(default_factory=threading.Event)

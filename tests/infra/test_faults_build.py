@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,11 @@ from tests.infra.faults_support import (
     Running,
     copy_project,
     docker,
-    every_container,
     gate,
     wait_for,
 )
 
 NAME = "mlops-faults-build"
-PREFIX = "localhost/mlops-faults"
 TASKS = """\
 - name: Declare it
   ansible.builtin.import_role:
@@ -39,7 +36,13 @@ PLAYBOOK = """\
   gather_facts: false
   roles: [docker, one, two, platform]
 """
-DOCKERFILE = "ARG BASE_IMAGE\nFROM ${{BASE_IMAGE}}\nLABEL mlops.faults={name}\n{steps}\n"
+DOCKERFILE = """\
+ARG BASE_IMAGE
+FROM ${{BASE_IMAGE}}
+LABEL mlops.faults={name}
+{steps}
+ENTRYPOINT ["tini", "--"]
+"""
 READY = "touch /tmp/ready; exec sleep infinity"
 
 
@@ -60,6 +63,10 @@ class Pair(Platform):
         words = ("images", "--quiet", "--no-trunc", "--filter", f"label=mlops.faults={NAME}")
         return docker(*words, f"localhost/mlops/{service}").split()
 
+    def containers(self) -> list[str]:
+        """List the containers of its images and of every step of building them."""
+        return docker("ps", "--all", "--quiet", "--filter", f"label=mlops.faults={NAME}").split()
+
     def begin(self) -> Running:
         """Start to bring it up."""
         return self.start(playbook="pair.yml")
@@ -70,16 +77,13 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
     """Two services; nothing of them is left behind."""
     checkout = copy_project(tmp_path / "project")
     (checkout / "pair.yml").write_text(PLAYBOOK)
-    it = Pair(
-        checkout, {"platform_name": NAME, "base_image_directory": str(tmp_path / "builds")}
-    )
-    before = every_container()
+    it = Pair(checkout, {"platform_name": NAME, "base_image_directory": str(tmp_path / "builds")})
     yield it
     it.close()
     for service in ("one", "two"):
         if found := it.images(service):
             docker("rmi", "--force", *found)
-    assert every_container() <= before, "a build left a container behind"
+    assert it.containers() == [], "a build left a container behind"
 
 
 def settle(pair: Pair) -> None:
@@ -95,7 +99,6 @@ def settle(pair: Pair) -> None:
 def test_a_failing_build_shows_the_tools_own_words_and_costs_no_other_image(pair: Pair) -> None:
     pair.service("one", "RUN true")
     pair.service("two", "RUN echo 'The flux is not compensated' >&2; exit 3")
-    containers = every_container()
     outcome = pair.begin().end()
     assert outcome.code != 0
     log = pair.checkout.parent / "builds/two.log"
@@ -108,7 +111,7 @@ def test_a_failing_build_shows_the_tools_own_words_and_costs_no_other_image(pair
     )
     assert "The flux is not compensated" in log.read_text()
     assert "Image one" not in outcome.text
-    assert every_container() == containers
+    assert pair.containers() == []
     kept = pair.images("one")
     assert len(kept) == 1
     assert pair.images("two") == []
@@ -122,35 +125,41 @@ def test_a_failing_build_shows_the_tools_own_words_and_costs_no_other_image(pair
 
 
 ENDS: list[Callable[[Running], None]] = [Running.interrupt, Running.kill, Running.kill_family]
+however = pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
 
 
-@contextmanager
-def stopped(pair: Pair, at: Gate, end: Callable[[Running], None]) -> Iterator[None]:
+def stop_at(at: Gate, pair: Pair, end: Callable[[Running], None]) -> None:
     """Stop a run that has come to the gate, and open the gate for the next one."""
     running = pair.begin()
     wait_for(at.asked.is_set, "the run to come to the gate")
     end(running)
     at.opened.set()
-    yield
 
 
-@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+def leave_half_a_file(pair: Pair) -> None:
+    """Leave what a run leaves that is killed while it writes the project."""
+    pair.directory.mkdir(exist_ok=True)
+    (pair.directory / ".compose.yaml.0a1b2c3d").write_text("name: mlo")
+
+
+@however
 def test_a_run_stopped_while_it_builds_is_made_good_by_the_next(
     pair: Pair, end: Callable[[Running], None]
 ) -> None:
     with gate() as door:
         pair.service("one", "RUN true")
         pair.service("two", f"RUN {door.wait_command}")
-        with stopped(pair, door, end):
-            settle(pair)
+        stop_at(door, pair, end)
+        leave_half_a_file(pair)
+        settle(pair)
 
 
-@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+@however
 def test_a_run_stopped_while_containers_start_is_made_good_by_the_next(
     pair: Pair, end: Callable[[Running], None]
 ) -> None:
     with gate() as door:
         pair.service("one", "RUN true")
         pair.service("two", "RUN true", command=f"{door.wait_command}; {READY}")
-        with stopped(pair, door, end):
-            settle(pair)
+        stop_at(door, pair, end)
+        settle(pair)

@@ -46,7 +46,7 @@ def assert_refused(outcome: Outcome, platform: Platform) -> None:
 def test_a_port_that_a_process_holds_is_named_with_the_process(small: Platform) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        outcome = small.play(mlflow_port=str(port))
+        outcome = small.play(given={"mlflow_port": str(port)})
     assert_refused(outcome, small)
     holder = Path("/proc/self/comm").read_text().strip()
     outcome.assert_says(
@@ -64,7 +64,7 @@ def test_a_port_that_another_platforms_container_holds_is_named_with_the_contain
         *("--publish", f"127.0.0.1:{port}:80", image_of("base"), "sleep", "infinity"),
     )
     try:
-        outcome = small.play(mlflow_port=port)
+        outcome = small.play(given={"mlflow_port": port})
     finally:
         docker("rm", "--force", "mlops-faults-neighbour")
     assert_refused(outcome, small)
@@ -85,7 +85,7 @@ def test_a_port_that_another_platforms_container_holds_is_named_with_the_contain
 def test_too_little_memory_or_disk_is_told_in_mib_with_what_is_needed(
     small: Platform, limit: str, variables: dict[str, str]
 ) -> None:
-    outcome = small.play(**{limit: 99_999_999}, **variables)
+    outcome = small.play(given={limit: 99_999_999, **variables})
     assert_refused(outcome, small)
     seen = "MiB of memory" if "memory" in limit else "MiB free"
     outcome.assert_says(seen, "99999999", f"({limit})")
@@ -152,7 +152,7 @@ def bare_host(small: Platform, tmp_path: Path) -> Iterator[Path]:
         "ansible_connection": "community.docker.docker",
         "ansible_python_interpreter": "/usr/bin/python3",
     }
-    groups = {name: {"hosts": {BARE: {}}} for name in ("minio", "mlflow", "dvc_runner")}
+    groups = {name: {"hosts": {BARE: None}} for name in ("minio", "mlflow", "dvc_runner")}
     inventory = tmp_path / "inventory"
     shutil.copytree(small.checkout / "inventory/local/group_vars", inventory / "group_vars")
     (inventory / "hosts.yml").write_text(

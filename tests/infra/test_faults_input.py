@@ -35,18 +35,18 @@ def assert_refused(outcome: Outcome, platform: Platform) -> None:
 def test_a_misspelt_variable_is_named_with_what_it_may_have_meant(
     nowhere: Platform, wrong: str, meant: str
 ) -> None:
-    outcome = nowhere.play(**{wrong: 1})
+    outcome = nowhere.play(given={wrong: 1})
     assert_refused(outcome, nowhere)
     outcome.assert_says(f"{wrong} is no variable of any role ({meant})")
 
 
 def test_a_variable_of_the_user_with_another_prefix_is_nobodys_business(nowhere: Platform) -> None:
-    outcome = nowhere.play("--tags", "always", my_own_variable=1)
+    outcome = nowhere.play("--tags", "always", given={"my_own_variable": 1})
     assert outcome.code == 0, outcome.text
 
 
 def test_a_wrongly_typed_variable_is_named_with_the_value_and_the_type(nowhere: Platform) -> None:
-    outcome = nowhere.play(mlflow_workers="two")
+    outcome = nowhere.play(given={"mlflow_workers": "two"})
     assert_refused(outcome, nowhere)
     outcome.assert_says("argument 'mlflow_workers' is of type str")
     outcome.assert_says("'two'\" cannot be converted to an int")
@@ -62,7 +62,7 @@ def test_a_password_that_is_too_short_is_refused_and_not_printed(nowhere: Platfo
 
 
 def test_a_user_key_that_is_too_short_is_refused_and_not_printed(nowhere: Platform) -> None:
-    outcome = nowhere.play(mlflow_s3_secret_key="Sh0rtSecret")
+    outcome = nowhere.play(given={"mlflow_s3_secret_key": "Sh0rtSecret"})
     assert_refused(outcome, nowhere)
     outcome.assert_says("secret_key of mlflow has 11 characters and 12 are the least")
     assert "Sh0rtSecret" not in outcome.text
@@ -80,19 +80,19 @@ def test_a_root_credential_that_minio_would_read_as_an_address_is_refused(
 
 @pytest.mark.parametrize("port", ["70000", "0", "five", "1.2.3:80:80"])
 def test_a_port_that_is_none_is_named_with_what_is_expected(nowhere: Platform, port: str) -> None:
-    outcome = nowhere.play(mlflow_port=port)
+    outcome = nowhere.play(given={"mlflow_port": port})
     assert_refused(outcome, nowhere)
     outcome.assert_says(f"container_service_spec.ports of 'mlflow' is '{port}:5000'")
     outcome.assert_says("give host:container or address:host:container, each 1 to 65535")
 
 
 def test_two_services_on_one_port_are_both_named(nowhere: Platform) -> None:
-    outcome = nowhere.play(mlflow_port="9321", minio_api_port="9321", minio_console_port="9322")
+    outcome = nowhere.play(given={"mlflow_port": 9321, "minio_api_port": 9321})
     assert_refused(outcome, nowhere)
     outcome.assert_says("mlflow wants 127.0.0.1:9321, which minio wants too")
 
 
 def test_a_lock_file_that_is_not_there_is_named(nowhere: Platform, tmp_path: Path) -> None:
-    outcome = nowhere.play(dvc_runner_requirements=str(tmp_path / "requirements.txt"))
+    outcome = nowhere.play(given={"dvc_runner_requirements": f"{tmp_path}/requirements.txt"})
     assert_refused(outcome, nowhere)
     outcome.assert_says(f"{tmp_path}/requirements.txt is not a file: correct its path")

@@ -225,7 +225,7 @@ def process(stack: Stack, service: str, *words: str) -> Iterator[None]:
 @contextmanager
 def strange_listener(stack: Stack) -> Iterator[None]:
     server = ["python3", "-m", "http.server", str(STRANGE_PORT), "--directory", "/config"]
-    asked = ["docker", "exec", stack.container("mlflow"), "curl", "--silent", "--output=/dev/null"]
+    asked = ["docker", "exec", stack.container("mlflow"), "curl", "-s", "-o", "/dev/null"]
     url = f"http://127.0.0.1:{STRANGE_PORT}/"
     with process(stack, "mlflow", *server):
         deadline = time.monotonic() + PATIENCE

@@ -98,6 +98,7 @@ SETTINGS = (
     "NO_PROXY",
 )
 STEP = re.compile(r"^Step (\d+/\d+) : (.*)")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SHOWN = 90
 TAIL = 25
 
@@ -172,7 +173,7 @@ def run(
         for line in process.stdout or ():
             output.write(line)
             output.flush()
-            lines = [*lines[-TAIL:], line.rstrip()]
+            lines = [*lines[-TAIL:], COLOUR.sub("", line).rstrip()]
             if step := STEP.match(line):
                 progress.say(name, f"{step[1]} {step[2][:SHOWN]}")
     if code := process.returncode:

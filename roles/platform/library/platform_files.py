@@ -88,6 +88,8 @@ def wanted_state(entry: dict[str, Any]) -> tuple[str, int, int]:
 def write(path: Path, content: str, mode: int, owner: int) -> None:
     """Put a file in place by a rename: its content is never readable by another than `owner`."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    for killed in path.parent.glob(f".{path.name}.*"):
+        killed.unlink()  # what a run that was killed here left
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w") as output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,9 @@ def test_a_second_build_says_that_it_waits_and_goes_on_when_the_first_ends(
         with hold(tmp_path / "lock", told) as second:
             while not told.exists() or "another build is running" not in told.read_text():
                 assert second.poll() is None
+            assert second.stdout
+            # it says nothing while the first one holds the lock
+            assert select.select([second.stdout], [], [], 0.3)[0] == []
             first.communicate()
             assert second.communicate()[0] == "holding\n"
     assert (first.returncode, second.returncode) == (0, 0)

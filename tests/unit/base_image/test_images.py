@@ -90,6 +90,10 @@ def test_content_that_moves_from_one_file_to_its_neighbour_changes_the_tag(conte
     assert tag(context) != before
 
 
+def test_parts_that_only_join_to_the_same_bytes_have_another_hash() -> None:
+    assert images.digest(b"base:1", b"2") != images.digest(b"base:", b"12")
+
+
 @pytest.mark.parametrize("name", ["requirements.in", "uv.in", "__pycache__/run.cpython-313.pyc"])
 def test_sources_of_locks_and_caches_do_not_count(name: str, context: Path) -> None:
     before = tag(context)

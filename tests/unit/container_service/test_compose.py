@@ -307,6 +307,18 @@ def test_a_container_that_is_no_longer_declared_is_not_settled() -> None:
     assert not compose.settled(project(FULL), running(before))
 
 
+def test_a_stopped_container_that_is_no_longer_declared_is_not_settled() -> None:
+    host = running(project(FULL))
+    left = {
+        "name": "plat-db",
+        "state": "exited",
+        "health": "",
+        "labels": {"mlops.platform": "plat"},
+    }
+    host["containers"].append(left)
+    assert not compose.settled(project(FULL), host)
+
+
 def test_containers_of_other_platforms_do_not_matter() -> None:
     made = project(FULL)
     host = running(made)

@@ -134,6 +134,15 @@ def test_a_port_that_is_listened_on_is_told_with_its_process(
     assert rows == [{"address": address, "port": port, "process": f"{comm} (pid {os.getpid()})"}]
 
 
+def test_a_connection_is_no_listener() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        with socket.create_connection(server.getsockname()) as client:
+            port = client.getsockname()[1]
+            assert port not in {row["port"] for row in engine.listeners()}
+
+
 # --- daemons that were killed
 
 

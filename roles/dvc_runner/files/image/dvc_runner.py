@@ -167,8 +167,7 @@ def would_commit(project: Path) -> list[str]:
     """List what git would commit of `project`; nothing where it is in no repository."""
     kinds = ("--cached", "--others", "--exclude-standard")
     listed = try_git("ls-files", "-z", *kinds, at=project).split("\0")
-    paths = [name for name in listed if (project / name).is_file() or (project / name).is_symlink()]
-    return paths if "dvc.yaml" in paths else []
+    return [name for name in listed if (project / name).is_file() or (project / name).is_symlink()]
 
 
 def stage(project: Path, repository: Path, paths: list[str]) -> str:
@@ -351,6 +350,21 @@ def override(project: Path, params: Mapping[str, Any]) -> None:
                 yaml.dump(document, output)
 
 
+def has_params(project: Path, names: Iterable[str]) -> bool:
+    """Tell whether a project has every parameter, named as `override` takes them."""
+    from ruamel.yaml import YAML  # noqa: PLC0415 - comes with DVC
+
+    for name in names:
+        file, _, dotted = name.rpartition(":")
+        path = project / (file or "params.yaml")
+        place = YAML(typ="safe", pure=True).load(path.read_text()) if path.is_file() else None
+        for key in dotted.split("."):
+            if not isinstance(place, dict) or key not in place:
+                return False
+            place = place[key]
+    return True
+
+
 def receive(at: Settings, name: str, source: BinaryIO) -> dict[str, Any]:
     """Store a handed-in file under inputs/ by a rename and return its name, size and sha256."""
     if Path(name).name != name or name in ("", ".."):
@@ -380,11 +394,19 @@ def effective_params(request: Mapping[str, Any], state: Mapping[str, Any]) -> di
 
 
 def outputs_of(lock: Path) -> dict[str, str]:
-    """Map every output in a dvc.lock to its md5."""
+    """Map every output in a dvc.lock to its md5, of the stages that the project has."""
     from ruamel.yaml import YAML  # noqa: PLC0415 - comes with DVC
 
-    stages = (YAML(typ="safe", pure=True).load(lock.read_text()) or {}).get("stages", {})
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    yaml = YAML(typ="safe", pure=True)
+    locked = (yaml.load(lock.read_text()) or {}).get("stages", {})
+    # DVC never forgets a stage that the project no longer has
+    stages = (yaml.load(lock.with_name("dvc.yaml").read_text()) or {}).get("stages", {})
+    return {
+        out["path"]: out["md5"]
+        for name, stage in locked.items()
+        if name.partition("@")[0] in stages
+        for out in stage.get("outs", [])
+    }
 
 
 def missing_in_remote(at: Settings, hashes: list[str]) -> list[str]:
@@ -595,12 +617,14 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     forget_dead_locks(at.project)
     set_up(at)
     state = read_json(at.state)
-    params = effective_params(request, state)
     _, everything = why_needed(at, request) if state.get("done") else ("", False)
     write_json(at.state, {**state, "done": False})
     commit = fetch(at, request.get("source", ""), request.get("snapshot", ""))
     check_out(at, commit, state.get("snapshot", ""))
     configure_dvc(at)
+    if not has_params(at.project, state.get("data") or {}):
+        state["data"] = {}  # it was handed to another project
+    params = effective_params(request, state)
     override(at.project, params)
     data = request.get("data") or state.get("data") or {}
     progress = {**state, "done": False, "snapshot": commit, "params": params, "data": data}

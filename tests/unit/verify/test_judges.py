@@ -1,0 +1,140 @@
+"""What checks call wrong, where breaking a platform that far would take too much."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from platform_verify.declared import Port, Service
+
+CHECKS = Path(__file__).parents[2] / "infra" / "verify"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not bound
+ONE = Service("minio", "lab", "lab-minio", "10001:10001", "1g", (Port(9000, "127.0.0.1", 9100),))
+SOUND: dict[str, Any] = {
+    "user": "10001:10001",
+    "uids": [10001],
+    "cap_drop": ["ALL"],
+    "cap_add": [],
+    "security": ["no-new-privileges:true"],
+    "privileged": False,
+    "namespaces": [],
+    "mounts": ["/opt/lab/services/minio/secrets/root_user"],
+    "ports": [{"inside": 9000, "address": "127.0.0.1", "port": 9100}],
+    "proxies": [{"inside": 9000, "address": "127.0.0.1", "port": 9100}],
+    "listeners": [["::", 9000], ["127.0.0.11", 40123]],
+}
+OWN = {"list": "allowed", "read": "NoSuchKey", "write": "BadDigest", "policy": "AccessDenied"}
+FOREIGN = dict.fromkeys(OWN, "AccessDenied")
+REACH: dict[str, Any] = {"user": "dvc", "buckets": {"own": OWN, "other": FOREIGN}, "admin": 403}
+
+
+def checks(name: str) -> ModuleType:
+    """Load a file of checks."""
+    spec = importlib.util.spec_from_file_location(name, CHECKS / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"user": ""}, "runs as root"),
+        ({"user": "10002:10002"}, "declared is 10001:10001"),
+        ({"uids": [0, 10001]}, "has a process of root"),
+        ({"cap_drop": []}, "has capabilities"),
+        ({"cap_add": ["SYS_ADMIN"]}, "has capabilities (SYS_ADMIN)"),
+        ({"security": []}, "may gain privileges"),
+        ({"privileged": True}, "is privileged"),
+        ({"namespaces": ["host"]}, "shares a namespace"),
+        ({"mounts": ["/var/run/docker.sock"]}, "holds the engine's socket"),
+    ],
+)
+def test_a_container_that_may_become_root_is_named(change: dict[str, Any], said: str) -> None:
+    found = list(checks("check_containers").powers(ONE, SOUND | change))
+    assert found == [] if not said else said in found[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"ports": []}, "is not open on 127.0.0.1:9100"),
+        (
+            {"ports": [{"inside": 9000, "address": EVERYWHERE, "port": 9100}]},
+            f"is open on {EVERYWHERE}:9100",
+        ),
+        (
+            {"proxies": [{"inside": 9001, "address": "127.0.0.1", "port": 9101}]},
+            "is open on 127.0.0.1:9101 (its port 9001)",
+        ),
+        ({"listeners": [[EVERYWHERE, 22]]}, "listens on port 22"),
+    ],
+)
+def test_an_opening_that_is_not_the_declared_one_is_named(
+    change: dict[str, Any], said: str
+) -> None:
+    found = list(checks("check_containers").openings(ONE.container, ONE.ports, SOUND | change))
+    assert found == [] if not said else said in found[0]
+
+
+@pytest.mark.parametrize(
+    ("bucket", "answers", "said"),
+    [
+        ("own", OWN, ""),
+        ("own", OWN | {"write": "AccessDenied"}, "dvc cannot write own, its own"),
+        ("own", OWN | {"policy": "NoSuchBucketPolicy"}, "dvc may read the policy of own"),
+        ("other", FOREIGN | {"list": "allowed"}, "dvc may list other"),
+        ("other", FOREIGN | {"read": "NoSuchKey"}, "dvc may read other"),
+        ("other", FOREIGN | {"write": "BadDigest"}, "dvc may write other"),
+        ("other", FOREIGN | {"list": "NoSuchBucket"}, "not AccessDenied"),
+    ],
+)
+def test_a_user_that_reaches_too_much_or_too_little_is_named(
+    bucket: str, answers: dict[str, str], said: str
+) -> None:
+    reach = REACH | {"buckets": REACH["buckets"] | {bucket: answers}}
+    found = list(checks("check_isolation").excess(reach, ("own",)))
+    assert found == [] if not said else said in found[0]
+
+
+def test_a_user_that_minio_takes_for_an_administrator_is_named() -> None:
+    found = list(checks("check_isolation").excess(REACH | {"admin": 200}, ("own",)))
+    assert found == ["dvc may list MinIO's users like an administrator: 200"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"status": "RUNNING"}, "its status is RUNNING"),
+        ({"metrics": {"test_rmse": 0.7}}, "metric test_rmse is 0.7"),
+        ({"metrics": {}}, "metric test_rmse is None"),
+        ({"tags": {}}, "tag data_md5 is None, not d"),
+    ],
+)
+def test_a_run_that_tells_something_else_than_the_files_is_named(
+    change: dict[str, Any], said: str
+) -> None:
+    chain = {
+        "outputs": {"raw.csv": "d", "model.joblib": "m"},
+        "paths": {"raw": "raw.csv", "model": "model.joblib"},
+        "metrics": {"data_source": "file", "train": {}, "test": {"rmse": 0.5}},
+        "platform": "lab",
+        "ran_at": ["c0ffee"],
+    }
+    tags = {"data_md5": "d", "model_md5": "m", "data_source": "file", "platform": "lab"}
+    run = {
+        "status": "FINISHED",
+        "tags": tags | {"git_commit": "c0ffee"},
+        "metrics": {"test_rmse": 0.5},
+    }
+    found = list(checks("check_lineage").misses(chain, run | change))
+    assert found == [] if not said else said in found[0]
