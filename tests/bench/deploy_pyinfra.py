@@ -2,7 +2,7 @@
 
 import io
 
-from pyinfra import host
+from pyinfra.context import host
 from pyinfra.operations import docker, files
 
 for name, image in host.data.images.items():
