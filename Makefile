@@ -85,7 +85,7 @@ pipeline-local: .venv/pipeline ## the pipeline without Docker and servers: local
 
 .PHONY: test
 test: root test-quick ## every test that a machine with Docker can run, fastest tier first
-	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run infra molecule
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run infra minio molecule
 
 .PHONY: test-quick
 test-quick: .venv/dev ## the tiers that need no Docker: lint, contracts, unit

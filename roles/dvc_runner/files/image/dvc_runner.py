@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -304,13 +305,35 @@ def check_out(at: Settings, commit: str, before: str) -> None:
     knows what need not run again.
     """
     lock = at.project / "dvc.lock"
+    if lock.exists():
+        forget_stages(at.project, try_git("show", f"{commit}:dvc.yaml", at=at.project))
     kept = lock.read_bytes() if lock.exists() else None
-    if before:
-        # what the last run added, such as metrics that git keeps, stays for DVC to compare with
-        git("reset", "--quiet", before, at=at.project)
     git("checkout", "--quiet", "--force", "--detach", commit, at=at.project)
     if kept is not None and before and lock_blob(at, before) == lock_blob(at, commit):
         lock.write_bytes(kept)
+
+
+def forget_stages(project: Path, pipeline: str) -> None:
+    """Remove what dvc.lock says of stages that `pipeline` has not, and their outputs.
+
+    DVC never does, and an output that no .gitignore names any more would go into git.
+    """
+    from ruamel.yaml import YAML  # noqa: PLC0415 - comes with DVC
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    lock = project / "dvc.lock"
+    known = (yaml.load(pipeline) or {}).get("stages") or {}
+    content = yaml.load(lock.read_text()) or {}
+    locked = content.get("stages") or {}
+    gone = [name for name in locked if name.partition("@")[0] not in known]
+    for name in gone:
+        for out in locked.pop(name).get("outs", []):
+            path = project / out["path"]
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if gone:
+        with lock.open("w") as output:
+            yaml.dump(content, output)
 
 
 def override(project: Path, params: Mapping[str, Any]) -> None:
@@ -394,19 +417,11 @@ def effective_params(request: Mapping[str, Any], state: Mapping[str, Any]) -> di
 
 
 def outputs_of(lock: Path) -> dict[str, str]:
-    """Map every output in a dvc.lock to its md5, of the stages that the project has."""
+    """Map every output in a dvc.lock to its md5."""
     from ruamel.yaml import YAML  # noqa: PLC0415 - comes with DVC
 
-    yaml = YAML(typ="safe", pure=True)
-    locked = (yaml.load(lock.read_text()) or {}).get("stages", {})
-    # DVC never forgets a stage that the project no longer has
-    stages = (yaml.load(lock.with_name("dvc.yaml").read_text()) or {}).get("stages", {})
-    return {
-        out["path"]: out["md5"]
-        for name, stage in locked.items()
-        if name.partition("@")[0] in stages
-        for out in stage.get("outs", [])
-    }
+    stages = (YAML(typ="safe", pure=True).load(lock.read_text()) or {}).get("stages", {})
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
 
 
 def missing_in_remote(at: Settings, hashes: list[str]) -> list[str]:
