@@ -341,6 +341,18 @@ def test_a_run_that_nobody_watches_any_more_goes_on_and_the_next_one_follows_it(
     assert (again.code, again.changed) == (0, 0), again.text
 
 
+def test_parameters_set_back_are_tracked_as_a_run_of_their_own(stack: Stack) -> None:
+    assert stack.play(playbook=PIPELINE, given=trees(300)).code == 0
+    first = stack.lock()
+    assert stack.play(playbook=PIPELINE, given=trees(40)).changed == 1
+    known = stack.tracked()
+    assert stack.lock() != first
+    back = stack.play(playbook=PIPELINE, given=trees(300))
+    assert back.changed == 1, back.text
+    assert stack.lock() == first
+    assert len(stack.tracked() - known) == 1
+
+
 def test_mlflow_down_while_a_stage_runs_costs_that_stage_alone(stack: Stack) -> None:
     known = stack.tracked()
     running = stack.start(playbook=PIPELINE, given=trees(50))

@@ -319,13 +319,18 @@ def forget_stages(project: Path, pipeline: str) -> None:
     DVC never does, and an output that no .gitignore names any more would go into git.
     """
     from ruamel.yaml import YAML  # noqa: PLC0415 - comes with DVC
+    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
 
     yaml = YAML()
     yaml.preserve_quotes = True
     lock = project / "dvc.lock"
-    known = (yaml.load(pipeline) or {}).get("stages") or {}
-    content = yaml.load(lock.read_text()) or {}
-    locked = content.get("stages") or {}
+    try:
+        known, content = yaml.load(pipeline), yaml.load(lock.read_text())
+    except YAMLError:
+        return  # DVC says it better
+    if not isinstance(known, dict) or not isinstance(content, dict):
+        return
+    known, locked = known.get("stages") or {}, content.get("stages") or {}
     gone = [name for name in locked if name.partition("@")[0] not in known]
     for name in gone:
         for out in locked.pop(name).get("outs", []):
@@ -334,6 +339,8 @@ def forget_stages(project: Path, pipeline: str) -> None:
     if gone:
         with lock.open("w") as output:
             yaml.dump(content, output)
+    if gone and not locked:
+        (project / LAST_RUN).unlink(missing_ok=True)  # another project's
 
 
 def override(project: Path, params: Mapping[str, Any]) -> None:
@@ -645,7 +652,8 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     progress = {**state, "done": False, "snapshot": commit, "params": params, "data": data}
     write_json(at.state, progress)
     began = time.monotonic()
-    repro = [at.dvc, "repro", *(["--force"] if everything else [])]
+    # from its run cache DVC would bring a stage's outputs back, but no run to the tracking server
+    repro = [at.dvc, "repro", "--no-run-cache", *(["--force"] if everything else [])]
     if code := stream(repro, at, lineage(at, commit)):
         raise RunnerError(
             f"The pipeline stopped (dvc repro ended with code {code}). Finished stages are kept."
