@@ -18,6 +18,7 @@ from images import context_archive  # Ansible loads plugins by file, not by pack
 
 POLL_SECONDS = 2.0
 HEARTBEAT_SECONDS = 30.0
+WORDS = 4
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
@@ -83,7 +84,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
                 spoke = time.monotonic()
             shown = max(shown, len(lines))
             if time.monotonic() - spoke > HEARTBEAT_SECONDS and lines:
-                Display().display(f"         ... still at: {lines[-1].strip()}")
+                Display().display(f"         ... {'; '.join(under_way(lines))}")
                 spoke = time.monotonic()
         return answer
 
@@ -97,3 +98,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         # a file on another host has no other reader that does not wait for the module to end
         reply = self._low_level_execute_command(f"cat {self._connection._shell.quote(path)}")
         return list(reply["stdout_lines"]) if reply["rc"] == 0 else []
+
+
+def under_way(lines: list[str]) -> list[str]:
+    """Return where each image stands that is not built yet, from lines `seconds s name text`."""
+    last = {words[2]: words[3] for line in lines if len(words := line.split(None, 3)) == WORDS}
+    return [f"{name}: {text}" for name, text in last.items() if not text.startswith("built")]

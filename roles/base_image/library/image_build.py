@@ -358,6 +358,7 @@ def build_all(params: Mapping[str, Any], progress: Progress) -> tuple[str, list[
     """Build the base, then every other image at once; raises BuildError naming each that failed."""
     directory = Path(params["directory"])
     source = make_base(params["base"], params["labels"], directory, progress)
+    progress.say("base", f"built: {source}")
     settings = {**host_settings(os.environ), **params["build_args"]}
     missing = [image for image in params["images"] if not has_image(image["reference"])]
     built, failures = [], []
