@@ -95,3 +95,20 @@ def test_a_lock_file_that_is_not_there_is_named(nowhere: Platform, tmp_path: Pat
     outcome = nowhere.play(given={"dvc_runner_requirements": f"{tmp_path}/requirements.txt"})
     assert_refused(outcome, nowhere)
     outcome.assert_says(f"{tmp_path}/requirements.txt is not a file: correct its path")
+
+
+def test_a_data_file_that_is_not_there_is_named(nowhere: Platform, tmp_path: Path) -> None:
+    wrong = {"dvc_runner_data": f"{tmp_path}/wine.csv"}
+    outcome = nowhere.play(playbook="playbooks/pipeline.yml", given=wrong)
+    assert_refused(outcome, nowhere)
+    outcome.assert_says(
+        f"dvc_runner_data {tmp_path}/wine.csv is not a file on the machine that runs Ansible",
+        "name one that is, a URL, or a source that the project knows",
+    )
+
+
+def test_a_project_without_a_pipeline_is_named(nowhere: Platform, tmp_path: Path) -> None:
+    wrong = {"dvc_runner_project": str(tmp_path)}
+    outcome = nowhere.play(playbook="playbooks/pipeline.yml", given=wrong)
+    assert_refused(outcome, nowhere)
+    outcome.assert_says(f"dvc_runner_project {tmp_path} has no dvc.yaml: name the directory of")
