@@ -32,7 +32,7 @@ help: ## list the targets
 	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/; s/\$$\$$/$$/' | sort | awk -F'\t' '{ printf "  %-15s %s\n", $$1, $$2 }'
 
 .PHONY: up
-up: root .venv/run ## bare host -> platform running, pipeline run, result verified
+up: root-and-data .venv/run ## bare host -> platform running, pipeline run, result verified
 	@$(PLAYBOOK) site.yml $(DATA_ARG) $(ARGS)
 
 .PHONY: check
@@ -40,7 +40,7 @@ check: .venv/run ## show what `make up` would change
 	@$(PLAYBOOK) site.yml --check --diff $(DATA_ARG) $(ARGS)
 
 .PHONY: pipeline
-pipeline: root .venv/run ## run the pipeline where that is needed (FORCE=yes: every stage again)
+pipeline: root-and-data .venv/run ## run the pipeline where that is needed (FORCE=yes: every stage again)
 	@$(PLAYBOOK) playbooks/pipeline.yml $(DATA_ARG) $(if $(FORCE),-e dvc_runner_force=true) $(ARGS)
 
 .PHONY: verify
@@ -104,6 +104,13 @@ root:
 	@if [ "$$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null && [[ "$(ARGS)" != *-K* ]]; then
 	  printf 'This needs root: you are uid %s and sudo %s. Run as root, run `sudo -v` first, or add ARGS=-K to be asked.\n' \
 	    "$$(id -u)" "$$(command -v sudo >/dev/null && echo 'wants a password' || echo 'is not installed')" >&2
+	  exit 1
+	fi
+
+.PHONY: root-and-data
+root-and-data: root
+	@if [[ "$(DATA)" == */* && "$(DATA)" != *://* && ! -f "$(DATA)" ]]; then
+	  printf 'DATA=%s is not a file here: name one that is, a URL, or a source that the project knows.\n' "$(DATA)" >&2
 	  exit 1
 	fi
 
