@@ -329,3 +329,12 @@ def gate() -> Iterator[Gate]:
         finally:
             it.opened.set()
             server.shutdown()
+
+
+def assert_refused(outcome: Outcome, platform: Platform) -> None:
+    """Assert that a run failed as a user may see it, and left nothing."""
+    assert outcome.code != 0
+    assert "Traceback" not in outcome.text
+    assert outcome.changed == 0
+    assert platform.left() == ""
+    assert not platform.directory.exists()

@@ -16,6 +16,7 @@ from tests.infra.faults_support import (
     LABEL,
     Outcome,
     Platform,
+    assert_refused,
     copy_project,
     docker,
     environment,
@@ -32,15 +33,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     """A platform that no test here lets come into being."""
     checkout = copy_project(tmp_path_factory.mktemp("host") / "project")
     return Platform(checkout, {"platform_name": "mlops-faults-host", **free_ports()})
-
-
-def assert_refused(outcome: Outcome, platform: Platform) -> None:
-    """Assert that a run failed as a user may see it, and started nothing."""
-    assert outcome.code != 0
-    assert "Traceback" not in outcome.text
-    assert outcome.changed == 0
-    assert platform.left() == ""
-    assert not platform.directory.exists()
 
 
 def test_a_port_that_a_process_holds_is_named_with_the_process(small: Platform) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.infra.faults_support import Outcome, Platform, copy_project, free_ports
+from tests.infra.faults_support import Platform, assert_refused, copy_project, free_ports
 
 
 @pytest.fixture(scope="module")
@@ -13,15 +13,6 @@ def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     """A platform that no test here lets come into being."""
     checkout = copy_project(tmp_path_factory.mktemp("input") / "project")
     return Platform(checkout, {"platform_name": "mlops-faults-input", **free_ports()})
-
-
-def assert_refused(outcome: Outcome, platform: Platform) -> None:
-    """Assert that a run failed as a user may see it, and left nothing."""
-    assert outcome.code != 0
-    assert "Traceback" not in outcome.text
-    assert outcome.changed == 0
-    assert platform.left() == ""
-    assert not platform.directory.exists()
 
 
 @pytest.mark.parametrize(
