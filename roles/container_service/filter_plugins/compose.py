@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +162,27 @@ def compose_service(
     return service
 
 
-def settled(project: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
-    """Tell whether all of `project`, and nothing else of its platform, runs healthy as declared."""
+def tree_digest(entries: Iterable[Mapping[str, Any]]) -> str:
+    """Hash path, mode, owner and content of files as docker_engine does of those on the host."""
+    rows = [
+        f"{entry['path']} {entry['mode']} {entry['owner']} "
+        f"{hashlib.sha256(entry['content'].encode()).hexdigest()}\n"
+        for entry in entries
+    ]
+    return hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()
+
+
+def settled(project: Mapping[str, Any], host: Mapping[str, Any], directory: str, tree: str) -> bool:
+    """Tell whether all of `project`, and nothing else of its platform, runs healthy as declared.
+
+    Args:
+        project: the Compose project.
+        host: the fact docker_host, with its containers and projects.
+        directory: where the project's files are on the host.
+        tree: what `tree_digest` says of the files that shall be there.
+    """
+    if host["projects"].get(directory) != tree:
+        return False
     running = {
         container["name"]: container["labels"].get(DIGEST)
         for container in host["containers"]
@@ -353,4 +372,5 @@ class FilterModule:
             "container_service_resolve": resolve,
             "container_service_secrets": project_secrets,
             "container_service_settled": settled,
+            "container_service_tree_digest": tree_digest,
         }

@@ -14,6 +14,8 @@ description:
   - Where an engine is installed and does not answer it is started, by systemd where that is PID 1,
     else as a process of its own.
   - A pid file left by a killed daemon is removed when its process is no longer a C(dockerd).
+  - The directory of each Compose project whose containers carry O(label) is told by a digest of
+    its files, so whoever wrote them can tell from afar that they are as written.
 options:
   start:
     description: Start an installed engine that does not answer.
@@ -27,6 +29,10 @@ options:
     description: The engine's socket.
     type: path
     default: /var/run/docker.sock
+  label:
+    description: Label of the containers whose Compose project is told by its digest.
+    type: str
+    default: mlops.platform
   log:
     description: Where a C(dockerd) started without systemd writes its log.
     type: path
@@ -51,11 +57,12 @@ ansible_facts:
   type: dict
   contains:
     docker_host:
-      description: Distribution, memory, disk, engine, listeners, containers and images.
+      description: Distribution, memory, disk, engine, listeners, containers, images and projects.
       type: dict
 """
 
 import contextlib
+import hashlib
 import http.client
 import ipaddress
 import json
@@ -72,6 +79,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 LISTEN = "0A"
+DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
 PLUGINS = (
     Path.home() / ".docker/cli-plugins",
     Path("/usr/local/lib/docker/cli-plugins"),
@@ -212,6 +220,31 @@ def health_of(status: str) -> str:
     return found[1] if found else ""
 
 
+def tree_digest(directory: Path) -> str:
+    """Hash path, mode, owner and content of the files in a directory; "" if one is unreadable."""
+    rows = []
+    try:
+        for path in directory.rglob("*"):
+            if path.is_dir():
+                continue
+            if not path.is_file() or path.is_symlink():
+                return ""  # nobody wrote a project so; and a pipe would be waited for
+            status, content = path.stat(), hashlib.sha256(path.read_bytes()).hexdigest()
+            mode = status.st_mode & 0o7777
+            rows.append(f"{path.relative_to(directory)} {mode:04o} {status.st_uid} {content}\n")
+    except OSError:
+        return ""
+    return hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()
+
+
+def projects(found: list[dict[str, Any]], label: str) -> dict[str, str]:
+    """Map the directory of each Compose project with a container that has `label` to its digest."""
+    directories = {
+        row["labels"].get(DIRECTORY_LABEL, "") for row in found if label in row["labels"]
+    }
+    return {name: tree_digest(Path(name)) for name in sorted(directories) if name}
+
+
 def images(path: str) -> list[str]:
     """List the references of every image."""
     return sorted(tag for row in ask(path, "/images/json") for tag in row["RepoTags"] or [])
@@ -300,12 +333,13 @@ def wait_for(path: str, seconds: int) -> bool:
     return True
 
 
-def describe(path: str) -> dict[str, Any]:
+def describe(path: str, label: str) -> dict[str, Any]:
     """Gather every fact of the host that a decision of the platform rests on."""
     engine = engine_version(path)
     release = os_release()
     docker = shutil.which("docker")
     disk = existing_parent(engine["root"] if engine else "/var/lib/docker")
+    found = containers(path) if engine else []
     return {
         "distribution": release.get("id", "unknown"),
         "release": release.get("version_id", "unknown"),
@@ -321,7 +355,8 @@ def describe(path: str) -> dict[str, Any]:
         "engine": engine,
         "compose": compose_version(docker) if engine else "",
         "listeners": listeners(),
-        "containers": containers(path) if engine else [],
+        "containers": found,
+        "projects": projects(found, label),
         "images": images(path) if engine else [],
     }
 
@@ -347,6 +382,7 @@ def main() -> None:
             "start": {"type": "bool", "default": True},
             "wait": {"type": "int", "default": 60},
             "socket": {"type": "path", "default": "/var/run/docker.sock"},
+            "label": {"type": "str", "default": "mlops.platform"},
             "log": {"type": "path", "default": "/var/log/dockerd.log"},
         },
         supports_check_mode=True,
@@ -370,7 +406,8 @@ def main() -> None:
                 msg=f"dockerd did not answer on {path} within {module.params['wait']} s. "
                 f"Its last lines:\n{last_lines(log, systemd)}"
             )
-    module.exit_json(changed=changed, ansible_facts={"docker_host": describe(path)})
+    host = describe(path, module.params["label"])
+    module.exit_json(changed=changed, ansible_facts={"docker_host": host})
 
 
 if __name__ == "__main__":

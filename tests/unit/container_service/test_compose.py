@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from ansible.errors import AnsibleFilterError
 from tests.unit.conftest import load
 
 compose = load("container_service/filter_plugins/compose.py")
+engine = load("docker/library/docker_engine.py")
 
 Spec = dict[str, Any]
 MINIMAL: Spec = {
@@ -274,12 +277,17 @@ def running(made: Spec, **changes: object) -> Spec:
         | changes
         for each in made["services"].values()
     ]
-    return {"containers": containers, "listeners": []}
+    return {"containers": containers, "listeners": [], "projects": {"/opt/plat": "tree"}}
+
+
+def settled(made: Spec, host: Spec) -> bool:
+    """Whether a host on which the project's files are as declared needs nothing."""
+    return bool(compose.settled(made, host, "/opt/plat", "tree"))
 
 
 def test_a_project_that_runs_as_declared_is_settled() -> None:
     made = project(FULL, {**MINIMAL, "name": "db"})
-    assert compose.settled(made, running(made))
+    assert settled(made, running(made))
 
 
 @pytest.mark.parametrize(
@@ -295,16 +303,16 @@ def test_a_project_that_runs_as_declared_is_settled() -> None:
 )
 def test_a_container_that_is_stopped_sick_or_outdated_is_not_settled(changes: Spec) -> None:
     made = project(FULL)
-    assert not compose.settled(made, running(made, **changes))
+    assert not settled(made, running(made, **changes))
 
 
 def test_a_missing_container_is_not_settled() -> None:
-    assert not compose.settled(project(FULL), {"containers": []})
+    assert not settled(project(FULL), {"containers": [], "projects": {"/opt/plat": "tree"}})
 
 
 def test_a_container_that_is_no_longer_declared_is_not_settled() -> None:
     before = project(FULL, {**MINIMAL, "name": "db"})
-    assert not compose.settled(project(FULL), running(before))
+    assert not settled(project(FULL), running(before))
 
 
 def test_a_stopped_container_that_is_no_longer_declared_is_not_settled() -> None:
@@ -316,7 +324,7 @@ def test_a_stopped_container_that_is_no_longer_declared_is_not_settled() -> None
         "labels": {"mlops.platform": "plat"},
     }
     host["containers"].append(left)
-    assert not compose.settled(project(FULL), host)
+    assert not settled(project(FULL), host)
 
 
 def test_containers_of_other_platforms_do_not_matter() -> None:
@@ -325,7 +333,13 @@ def test_containers_of_other_platforms_do_not_matter() -> None:
     host["containers"].append(
         {"name": "x", "state": "exited", "health": "", "labels": {"mlops.platform": "other"}}
     )
-    assert compose.settled(made, host)
+    assert settled(made, host)
+
+
+@pytest.mark.parametrize("projects", [{}, {"/opt/plat": ""}, {"/opt/plat": "another"}], ids=str)
+def test_a_project_whose_files_are_not_those_declared_is_not_settled(projects: Spec) -> None:
+    made = project(FULL)
+    assert not settled(made, running(made) | {"projects": projects})
 
 
 # --- ports that are taken
@@ -401,6 +415,30 @@ def test_every_fault_of_a_declaration_is_told_before_ports_are_compared() -> Non
 
 
 # --- files on the host
+
+
+def test_files_as_declared_have_the_digest_that_the_host_tells_of_them(tmp_path: Path) -> None:
+    entries = [
+        {"path": "compose.yaml", "content": "name: \u00fc\n", "mode": "0644", "owner": os.getuid()},
+        {"path": "bin/web", "content": "#!/bin/sh\n", "mode": "0755", "owner": os.getuid()},
+        {"path": "s/key", "content": "", "mode": "0600", "owner": os.getuid()},
+    ]
+    for entry in entries:
+        path = tmp_path / str(entry["path"])
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(str(entry["content"]))
+        path.chmod(int(str(entry["mode"]), 8))
+    seen = engine.tree_digest(tmp_path)
+    assert compose.tree_digest(entries) == seen
+    for number, change in enumerate(
+        ({"content": "x"}, {"mode": "0700"}, {"owner": 7}, {"path": "s/k"})
+    ):
+        changed = [*entries[: number % 3], entries[number % 3] | change, *entries[number % 3 + 1 :]]
+        assert compose.tree_digest(changed) != seen, change
+
+
+def test_the_host_tells_the_projects_that_carry_the_label_of_ours() -> None:
+    assert f"default: {compose.LABEL}\n" in engine.DOCUMENTATION
 
 
 def test_secret_files_are_readable_by_the_containers_user_alone() -> None:

@@ -275,8 +275,30 @@ def test_a_running_engine_is_described(engine_socket: str, run_module: RunModule
             "ports": [9000],
         }
     ]
+    assert host["projects"] == {}
     assert host["installed"]
     assert host["uid"] == os.geteuid()
+
+
+def test_only_the_projects_of_containers_with_the_label_are_told(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for directory in (ours, theirs):
+        directory.mkdir()
+        (directory / "compose.yaml").write_text("name: x\n")
+    containers = [
+        {"labels": {"mlops.platform": "p", engine.DIRECTORY_LABEL: str(ours)}},
+        {"labels": {engine.DIRECTORY_LABEL: str(theirs)}},
+        {"labels": {"mlops.platform": "by hand"}},
+    ]
+    told = engine.projects(containers, "mlops.platform")
+    assert list(told) == [str(ours)]
+    assert told[str(ours)] == engine.tree_digest(ours) != ""
+
+
+def test_a_project_with_something_in_it_that_is_no_file_has_no_digest(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("name: x\n")
+    os.mkfifo(tmp_path / "pipe")
+    assert engine.tree_digest(tmp_path) == ""
 
 
 def test_where_no_engine_answers_the_host_is_still_described(

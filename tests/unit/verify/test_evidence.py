@@ -53,7 +53,10 @@ def secret_files(at: Path, content: str) -> Path:
 def test_a_secret_in_a_file_or_a_command_line_is_named_without_showing_it(tmp_path: Path) -> None:
     secret_files(tmp_path, WORD)
     (tmp_path / "compose.yaml").write_text(f"password: {WORD}")
-    running = subprocess.Popen([sys.executable, "-c", "input()", WORD], stdin=subprocess.PIPE)
+    command = [sys.executable, "-c", "print(flush=True); input()", WORD]
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert running.stdout
+    running.stdout.readline()  # the kernel shows a command line only once the program has begun
     try:
         seen = evidence.secrets(tmp_path, [])
     finally:
