@@ -60,11 +60,11 @@ env: .venv/run ## print exports for a client: eval "$$(make -s env)"
 
 .PHONY: status
 status: root .venv/run ## containers and their health
-	@$(COMPOSE) 'docker compose --project-directory /opt/$(PLATFORM) ps --all'
+	@$(COMPOSE) 'docker compose --project-name $(PLATFORM) ps --all'
 
 .PHONY: logs
 logs: root .venv/run ## the last lines of every container
-	@$(COMPOSE) 'docker compose --project-directory /opt/$(PLATFORM) logs --tail 50 --no-color'
+	@$(COMPOSE) 'docker compose --project-name $(PLATFORM) logs --tail 50 --no-color'
 
 .PHONY: destroy
 destroy: root .venv/run ## remove the platform (CONFIRM=yes, KEEP_DATA=yes keeps volumes, IMAGES=yes removes images)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,6 @@ sys.path.insert(0, str(ROOT / "src"))
 from platform_verify import report as reports  # noqa: E402
 
 CHECKS = ROOT / "tests" / "infra" / "verify"
-PORT = re.compile(r"(?:(?P<address>[0-9.]+|\[[0-9a-f:]+\]):)?(?P<host>[0-9]+):(?P<inside>[0-9]+)$")
 # how a host is reached: variable -> what the command line says where the inventory does not
 CONNECTION = {
     "ansible_become": "become",
@@ -108,15 +106,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
                 reached[name] = boolean(value) if name == "ansible_become" else str(value)
         if self._play_context.become_pass:  # asked for with -K
             reached.setdefault("ansible_become_password", str(self._play_context.become_pass))
-        about = dict(variables["verify_declared"])
         return {
             **reached,
             "verdict": {
-                **about,
-                "services": {
-                    name: service(spec, about["address"])
-                    for name, spec in (variables.get("container_service_declared") or {}).items()
-                },
+                **variables["verify_declared"],
                 "buckets": [
                     {
                         "name": str(bucket["name"]),
@@ -167,11 +160,11 @@ def closing(known: Mapping[str, Any], found: reports.Report) -> str:
     lines = [""]
     for name in sorted(known["groups"]["all"]):
         host = known["hostvars"][name]
-        address = host["verify_declared"]["address"]
         lines.append(f"Platform {found.platform} on {name}:")
-        for label, spec in (host.get("container_service_declared") or {}).items():
-            ports = service(spec, address)["ports"]
-            where = ", ".join(f"http://{port['address']}:{port['port']}" for port in ports)
+        for label, service in host["verify_declared"]["services"].items():
+            where = ", ".join(
+                f"http://{port['address']}:{port['port']}" for port in service["ports"]
+            )
             lines.append(f"  {label:<12} {where or 'listens on nothing'}")
         lines.append(f"  {'credentials':<12} {host['platform_secrets_directory']}")
     said = reports.SYNTHETIC if found.data_source == "synthetic" else found.data_source
@@ -181,21 +174,6 @@ def closing(known: Mapping[str, Any], found: reports.Report) -> str:
         'Next: eval "$(make -s env)" for a notebook, make save for git, make help for the rest.',
     ]
     return "\n".join(lines)
-
-
-def service(spec: Mapping[str, Any], address: str) -> dict[str, Any]:
-    """Return what of a declared container can be judged from outside."""
-    matches = (PORT.match(str(entry)) for entry in spec.get("ports") or [])
-    ports = [
-        {
-            "inside": int(match["inside"]),
-            "address": (match["address"] or address).strip("[]"),
-            "port": int(match["host"]),
-        }
-        for match in matches
-        if match
-    ]
-    return {"user": str(spec["user"]), "memory": str(spec["memory"]), "ports": ports}
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:

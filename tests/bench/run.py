@@ -160,7 +160,9 @@ def nothing_to_change(directory: Path, repeat: int) -> list[Row]:
         )
     finally:
         names = [f"bench-pyinfra-{name}" for name in images()]
-        subprocess.run(["docker", "rm", "--force", *names], capture_output=True, check=False)
+        subprocess.run(
+            ["docker", "rm", "--force", "--volumes", *names], capture_output=True, check=False
+        )
     return rows
 
 

@@ -58,7 +58,7 @@ def test_a_port_that_another_platforms_container_holds_is_named_with_the_contain
     try:
         outcome = small.play(given={"mlflow_port": port})
     finally:
-        docker("rm", "--force", "mlops-faults-neighbour")
+        docker("rm", "--force", "--volumes", "mlops-faults-neighbour")
     assert_refused(outcome, small)
     outcome.assert_says(
         f"mlflow wants 127.0.0.1:{port}, which container mlops-faults-neighbour has"
@@ -151,7 +151,7 @@ def bare_host(small: Platform, tmp_path: Path) -> Iterator[Path]:
         yaml.safe_dump({"all": {"hosts": {BARE: host}, "children": groups}})
     )
     yield inventory
-    docker("rm", "--force", BARE)
+    docker("rm", "--force", "--volumes", BARE)
 
 
 def test_a_host_without_a_package_mirror_says_what_apt_says_and_the_ways_out(

@@ -486,7 +486,7 @@ def test_a_project_given_as_a_git_address_is_cloned_run_and_followed(
 def test_a_lost_database_of_mlflow_and_an_emptied_bucket_are_made_good(stack: Stack) -> None:
     stack.up("--skip-tags", "verify")
     lost = stack.tracked()
-    docker("rm", "--force", stack.container("mlflow"))
+    docker("rm", "--force", "--volumes", stack.container("mlflow"))
     docker("volume", "rm", f"{NAME}_mlflow")
     healed = stack.up("--skip-tags", "verify")
     healed.assert_says("the tracking server does not know run")
@@ -529,7 +529,7 @@ def neighbours() -> Iterator[list[tuple[str, ...]]]:
         ("volume", "inspect", "--format", "{{.CreatedAt}}", f"{NAME}_mine"),
         ("volume", "inspect", "--format", "{{.CreatedAt}}", f"{NAME}-2_minio"),
     ]
-    docker("rm", "--force", *theirs)
+    docker("rm", "--force", "--volumes", *theirs)
     docker("network", "rm", f"{NAME}-2")
     docker("volume", "rm", f"{NAME}_mine", f"{NAME}-2_minio")
 

@@ -100,6 +100,31 @@ def published(ports: list[str], address: str) -> list[str]:
     ]
 
 
+def promises(declared: Mapping[str, Mapping[str, Any]], address: str) -> dict[str, Any]:
+    """Map each declared service to what of it can be judged from outside: user, memory, ports.
+
+    Args:
+        declared: service name -> container_service_spec.
+        address: host address that ports are published on where a spec names none.
+    """
+    return {
+        name: {
+            "user": str(spec["user"]),
+            "memory": str(spec["memory"]),
+            "ports": [
+                {
+                    "inside": int(match["inside"]),
+                    "address": match["address"].strip("[]"),
+                    "port": int(match["host"]),
+                }
+                for entry in published(spec.get("ports") or [], address)
+                if (match := PORT.match(entry))
+            ],
+        }
+        for name, spec in declared.items()
+    }
+
+
 def service_digest(spec: Mapping[str, Any], service: Mapping[str, Any]) -> str:
     """Hash all that makes a container what it is: its service, its files and its secrets.
 
@@ -369,6 +394,7 @@ class FilterModule:
             "container_service_files": project_files,
             "container_service_port_conflicts": port_conflicts,
             "container_service_project": compose_project,
+            "container_service_promises": promises,
             "container_service_resolve": resolve,
             "container_service_secrets": project_secrets,
             "container_service_settled": settled,

@@ -99,6 +99,22 @@ def test_a_port_is_open_on_loopback_unless_the_inventory_names_an_address(
     assert service({**MINIMAL, "ports": [declared]})["ports"] == [published]
 
 
+def test_what_can_be_judged_from_outside_is_told_of_each_service() -> None:
+    spec = FULL | {"ports": ["8080:80", "10.0.0.2:81:82", "[::1]:83:84"]}
+    assert compose.promises({"web": spec, "db": MINIMAL}, "127.0.0.1") == {
+        "web": {
+            "user": FULL["user"],
+            "memory": FULL["memory"],
+            "ports": [
+                {"inside": 80, "address": "127.0.0.1", "port": 8080},
+                {"inside": 82, "address": "10.0.0.2", "port": 81},
+                {"inside": 84, "address": "::1", "port": 83},
+            ],
+        },
+        "db": {"user": MINIMAL["user"], "memory": MINIMAL["memory"], "ports": []},
+    }
+
+
 def test_a_service_without_ports_publishes_none() -> None:
     assert "ports" not in service(MINIMAL)
 
