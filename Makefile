@@ -81,6 +81,7 @@ pipeline-local: .venv/pipeline ## the pipeline without Docker and servers: local
 	PATH="$(CURDIR)/$(BIN):$$PATH" RUNNER_WORKSPACE=$(CURDIR)/.local/workspace RUNNER_REMOTE_URL=$(CURDIR)/.local/remote \
 	MLFLOW_TRACKING_URI=sqlite:///$(CURDIR)/.local/mlflow.db MLFLOW_DISABLE_TELEMETRY=true \
 	$(BIN)/python roles/dvc_runner/files/image/dvc_runner.py local . --data "$(DATA)" \
+	  --data-param source=config.yaml:data_ingestion.source --data-param sha256=config.yaml:data_ingestion.sha256 \
 	  --param 'config.yaml:data_ingestion.fallback="synthetic"'
 
 .PHONY: test

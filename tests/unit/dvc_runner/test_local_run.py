@@ -5,6 +5,7 @@ No server, no Docker and no machine learning: what is tested is the runner.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -191,6 +192,30 @@ def test_a_misspelt_parameter_is_refused_and_the_next_run_is_well(world: World) 
     assert "params.yaml has no 'ofset' there (it has factor, offset)" in done.stderr
     world.run()
     assert world.total() == 12
+
+
+def test_data_is_read_by_the_parameters_that_the_project_names_for_it(
+    world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("4\n")
+    given = ("--data", str(tmp_path / "mine.txt"), "--data-param", "source=params.yaml:factor")
+    done = world.call("local", str(world.project), *given)
+    assert done.returncode == 1
+    assert "needs the project's parameter for sha256" in done.stderr
+    world.call("local", str(world.project), *given, "--data-param", "sha256=params.yaml:offset")
+    written = (world.work / "project/params.yaml").read_text()
+    assert "factor: ../inputs/mine.txt" in written
+    assert f"offset: {hashlib.sha256(b'4' + bytes([10])).hexdigest()}" in written
+
+
+def test_a_stage_that_the_project_dropped_leaves_the_lock_with_its_outputs(world: World) -> None:
+    lone = DVC_YAML[: DVC_YAML.index("  total:")]
+    (world.project / "dvc.yaml").write_text(lone)
+    world.run()
+    project = world.work / "project"
+    assert "total" not in (project / "dvc.lock").read_text()
+    assert not (project / "metrics.json").exists()
+    assert (project / "out/doubled.txt").read_text() == "2\n4\n6\n"
 
 
 def test_a_failing_stage_stops_the_run_with_its_own_words_and_keeps_what_was_finished(

@@ -243,6 +243,22 @@ def test_an_unknown_parameter_is_refused_with_what_there_is(
     assert params.read_text() == PARAMS
 
 
+@pytest.mark.parametrize(
+    ("names", "has"),
+    [
+        (["params.yaml:split", "params.yaml:model.depth", ":split"], True),
+        (["params.yaml:split", "params.yaml:size"], False),
+        (["params.yaml:split.size"], False),
+        (["other.yaml:split"], False),
+        ([], True),
+    ],
+)
+def test_a_project_has_a_parameter_or_has_not(
+    names: list[str], has: bool, runner: ModuleType, params: Path
+) -> None:
+    assert runner.has_params(params.parent, names) is has
+
+
 def test_a_missing_parameter_file_is_refused_by_its_name(runner: ModuleType, params: Path) -> None:
     with pytest.raises(runner.RunnerError, match=r"names other\.yaml:a, and .* has no other\.yaml"):
         runner.override(params.parent, {"other.yaml:a": 1})

@@ -806,6 +806,13 @@ def parser() -> argparse.ArgumentParser:
         "--data", default="", help="a CSV file, a zip, a URL or the name of a known source"
     )
     local.add_argument(
+        "--data-param",
+        action="append",
+        default=[],
+        help="the parameter that holds the data's source, or its sha256",
+        metavar="source|sha256=FILE:KEY",
+    )
+    local.add_argument(
         "--param", action="append", default=[], help="file:key=JSON value", metavar="FILE:KEY=VALUE"
     )
     return top
@@ -872,7 +879,12 @@ def run_local(arguments: argparse.Namespace, at: Settings) -> int:
     }
     request: dict[str, Any] = {"snapshot": found["id"], "params": params}
     if arguments.data:
-        keys = {name: f"config.yaml:data_ingestion.{name}" for name in ("source", "sha256")}
+        keys = dict(item.split("=", 1) for item in arguments.data_param)
+        if missing := {"source", "sha256"} - keys.keys():
+            raise RunnerError(
+                f"--data {arguments.data} needs the project's parameter for {min(missing)}: "
+                f"name it, --data-param {min(missing)}=config.yaml:some.key."
+            )
         received: dict[str, Any] = {}
         if Path(arguments.data).is_file():
             with Path(arguments.data).open("rb") as source:
