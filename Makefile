@@ -89,8 +89,8 @@ test: root test-quick ## every test that a machine with Docker can run, fastest 
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run infra minio molecule
 
 .PHONY: test-quick
-test-quick: .venv/dev ## the tiers that need no Docker: lint, contracts, unit
-	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run lint contracts unit
+test-quick: .venv/dev ## the tiers that need no Docker: contracts, unit, lint, pipeline
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run contracts unit lint pipeline
 
 .PHONY: bench
 bench: root .venv/dev ## measure, and write docs/benchmarks.md

@@ -22,6 +22,8 @@ from tests.unit.conftest import ROLES
 
 from .conftest import DVC, RUNNER, git, state_of
 
+pytestmark = pytest.mark.processes
+
 DVC_YAML = """\
 stages:
   double:

@@ -32,6 +32,7 @@ def files(modules: set[str]) -> set[str]:
     return {f"src/{name}.py" for name in own if (ROOT / f"src/{name}.py").is_file()}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_lists_exactly_the_code_it_runs(name: str) -> None:
     modules = [f"wine_quality.stages.{name}"]

@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 
 from .conftest import MLFLOW_WARNINGS, REAL, ROOT, Workspace, edit, make_workspace
 
-pytestmark = MLFLOW_WARNINGS
+pytestmark = [*MLFLOW_WARNINGS, pytest.mark.processes]
 
 
 @pytest.fixture(scope="module")

@@ -225,6 +225,7 @@ def test_without_git_the_commit_is_none(trained: Project, monkeypatch: pytest.Mo
     assert (tags["git_commit"], tags["git_dirty"]) == ("none", "none")
 
 
+@pytest.mark.processes
 def test_a_server_that_is_down_is_one_sentence_with_its_address_but_no_password(
     trained: Project,
 ) -> None:

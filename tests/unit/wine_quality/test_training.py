@@ -132,6 +132,7 @@ def test_another_seed_gives_another_model(project: Project) -> None:
     assert first != second
 
 
+@pytest.mark.processes
 def test_a_model_loads_where_the_project_is_not(project: Project, tmp_path: Path) -> None:
     data = table(project)
     x, y = data[project.schema_.features], data["quality"]
