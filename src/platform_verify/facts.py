@@ -6,12 +6,14 @@ import base64
 import gzip
 import json
 import shlex
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import testinfra
+from testinfra.backend.base import CommandResult
 from testinfra.host import Host as Connection
 
 from platform_verify import evidence
@@ -21,6 +23,7 @@ from platform_verify.evidence import CannotRunError, Json
 # what a shell, sudo and Ansible's own splitting of words all leave as it is
 SOURCE = base64.b64encode(gzip.compress(Path(evidence.__file__).read_bytes(), mtime=0)).decode()
 REMOTE_SECONDS = 300
+PAUSE = 1.0
 # services that a fact comes from, beside the one in whose container it is read
 SOURCES = {
     "artifacts": ("minio",),
@@ -51,6 +54,27 @@ def connect(name: str, variables: Mapping[str, Any], inventory: str) -> Connecti
         or variables.get("ansible_become_method", "sudo") != "sudo"
     )
     return testinfra.get_host(f"ansible://{name}", ansible_inventory=inventory, force_ansible=force)
+
+
+def ask(way: Connection, command: str) -> CommandResult:
+    """Run a command on a host, once more where this machine could not start a process for it.
+
+    That says nothing of the platform, and a loaded machine may refuse for a moment.
+
+    Raises:
+        CannotRunError: it could not be started the second time either.
+    """
+    try:
+        return way.run(command)
+    except OSError:
+        time.sleep(PAUSE)
+    try:
+        return way.run(command)
+    except OSError as error:
+        raise CannotRunError(
+            f"this machine cannot start a process ({error}): see its memory and limits, "
+            "and judge again"
+        ) from error
 
 
 class Facts:
@@ -196,7 +220,8 @@ class Facts:
         said = base64.b64encode(json.dumps(given).encode()).decode()
         words = ["timeout", str(REMOTE_SECONDS), *start, "-", place, said]
         # by stdin: it reaches places that share no disk with this one
-        done = self._ways[host].run(f"echo {SOURCE} | base64 -d | gzip -d | {shlex.join(words)}")
+        command = f"echo {SOURCE} | base64 -d | gzip -d | {shlex.join(words)}"
+        done = ask(self._ways[host], command)
         lines = done.stdout.strip().splitlines()
         if done.rc or not lines:
             said = " ".join(done.stderr.split())[-300:] or f"exit code {done.rc}"

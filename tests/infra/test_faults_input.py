@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,13 @@ def test_two_services_on_one_port_are_both_named(nowhere: Platform) -> None:
     outcome = nowhere.play(given={"mlflow_port": 9321, "minio_api_port": 9321})
     assert_refused(outcome, nowhere)
     outcome.assert_says("mlflow wants 127.0.0.1:9321, which minio wants too")
+
+
+def test_a_host_that_no_service_runs_on_is_named(nowhere: Platform) -> None:
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    outcome = nowhere.play("-i", "stray,", "--limit", "stray", given=here)
+    assert_refused(outcome, nowhere)
+    outcome.assert_says("stray is in no group of a service: put it in one, or take it out")
 
 
 def test_a_lock_file_that_is_not_there_is_named(nowhere: Platform, tmp_path: Path) -> None:
