@@ -206,6 +206,8 @@ def test_the_same_data_gives_the_same_hashes_in_the_container_and_without_one(
         [
             *(str(BIN / "python"), "roles/dvc_runner/files/image/dvc_runner.py", "local", "."),
             *("--data", given),
+            *("--data-param", "source=config.yaml:data_ingestion.source"),
+            *("--data-param", "sha256=config.yaml:data_ingestion.sha256"),
         ],
         cwd=stack.checkout,
         env={
