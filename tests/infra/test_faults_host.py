@@ -130,7 +130,7 @@ def test_the_playbook_without_root_and_sudo_names_what_is_missing(unprivileged: 
         env=env,
     )
     assert_refused(outcome, platform)
-    outcome.assert_says("sudo")
+    outcome.assert_says(f"This needs root: you are uid {NOBODY} and sudo", "or add -K to be asked.")
 
 
 @pytest.fixture

@@ -1,13 +1,17 @@
-"""Names that no role knows."""
+"""What speaks against a run before a host is touched."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import shutil
+import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible import context
 
 # what roles hand to each other while a playbook runs
 HANDED = {
@@ -47,8 +51,42 @@ def unknown_variables(names: Iterable[str], roles: str) -> list[str]:
         if any(name.startswith(f"{role}_") for role in known):
             close = difflib.get_close_matches(name, every, n=1)
             meant = f"did you mean {close[0]}?" if close else "see roles/*/defaults/main.yml"
-            found.append(f"{name} is no variable of any role ({meant})")
+            found.append(
+                f"{name} is no variable of any role ({meant}). Correct or remove it in the "
+                "inventory or after -e."
+            )
     return found
+
+
+def without_root(reach: Mapping[str, Any]) -> list[str]:
+    """Say how root is had where this machine is to be changed, and this user cannot become root.
+
+    Args:
+        reach: how the host is reached: `connection`, `become`, `method` and whether there is a
+            `password` to become root with.
+    """
+    wanted = reach["become"] or context.CLIARGS.get("become")
+    asks = reach["password"] or context.CLIARGS.get("become_ask_pass")
+    sudo_here = (reach["connection"], reach["method"]) == ("local", "sudo")
+    if os.geteuid() == 0 or asks or not wanted or not sudo_here:
+        return []
+    if may_sudo():
+        return []
+    seen = "wants a password" if shutil.which("sudo") else "is not installed"
+    sentence = (
+        f"This needs root: you are uid {os.geteuid()} and sudo {seen}. Run as root, run `sudo -v` "
+        "first, or add -K to be asked."
+    )
+    return [sentence]
+
+
+def may_sudo() -> bool:
+    """Tell whether sudo makes this user root without asking for anything."""
+    sudo = shutil.which("sudo")
+    if not sudo:
+        return False
+    done = subprocess.run([sudo, "-n", "true"], capture_output=True, check=False)  # noqa: S603 - fixed arguments
+    return done.returncode == 0
 
 
 def obstacles(host: Mapping[str, Any], name: str, memory_mb: int, disk_mb: int) -> list[str]:
@@ -84,4 +122,5 @@ class FilterModule:
         return {
             "platform_obstacles": obstacles,
             "platform_unknown_variables": unknown_variables,
+            "platform_without_root": without_root,
         }
