@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -31,8 +32,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         with tempfile.TemporaryDirectory(prefix="dvc-results-") as local:
             archive = Path(local) / "results.tar"
             self._fetch(container, archive)
-            with tarfile.open(archive) as results:
-                results.extractall(Path(local) / "new", filter="data")
+            unpack(archive, Path(local) / "new")
             written = differing(Path(local) / "new", project)
             if not self._task.check_mode:
                 for name in written:
@@ -51,6 +51,29 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         self._connection.fetch_file(remote, str(archive))
         self._remove_tmp_path(self._connection._shell.tmpdir)
         self._connection._shell.tmpdir = None
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Put the files of a tar archive below `target`, and nothing of it anywhere else.
+
+    A pipeline wrote the archive. tarfile's own filter for such is younger than Debian 12's Python.
+
+    Raises:
+        AnsibleActionFail: a name in the archive leads out of it.
+    """
+    with tarfile.open(archive) as results:
+        for member in results:
+            name = PurePosixPath(member.name)
+            if name.is_absolute() or ".." in name.parts:
+                raise AnsibleActionFail(
+                    f"The results hold {member.name!r}, which lies outside of a project: nothing "
+                    "was saved. See what the pipeline's outputs are."
+                )
+            content = results.extractfile(member) if member.isfile() or member.islnk() else None
+            if content is not None:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                with content, (target / name).open("wb") as output:
+                    shutil.copyfileobj(content, output)
 
 
 def differing(new: Path, project: Path) -> list[str]:
