@@ -229,6 +229,21 @@ def test_the_same_data_gives_the_same_hashes_in_the_container_and_without_one(
 # --- containers ----------------------------------------------------------------------------------
 
 
+def test_a_file_changed_by_hand_is_shown_and_put_back_and_no_container_is_touched(
+    stack: Stack,
+) -> None:
+    path, alive = stack.directory / "compose.yaml", stack.lives()
+    written = path.read_text()
+    path.write_text(f"{written}# by hand\n")
+    converge = ("--skip-tags", "pipeline,verify")
+    shown = stack.up("--check", "--diff", *converge)
+    shown.assert_says("-# by hand")
+    assert path.read_text() != written
+    assert stack.up(*converge).changed == 1
+    assert path.read_text() == written
+    assert stack.lives() == alive
+
+
 @pytest.mark.parametrize(
     ("words", "service"),
     [(("rm", "--force"), "mlflow"), (("stop",), "minio")],
