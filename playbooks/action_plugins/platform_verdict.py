@@ -144,8 +144,7 @@ def unchanged(known: Mapping[str, Any]) -> bool:
     """Tell whether every host was looked at in this run, and nothing was changed on any."""
     for name in known["groups"]["all"]:
         host = known["hostvars"][name]
-        # every way through the platform role names images; Compose is asked only where it must be
-        wanted = {"base_image_references"}
+        wanted = {"platform_admitted"}
         wanted |= {"platform_converged"} if "platform_converged" in host else set()
         wanted |= {"dvc_runner_result"} if name in known["groups"].get("dvc_runner", []) else set()
         wanted |= {"minio_provisioned"} if name in known["groups"].get("minio", []) else set()

@@ -21,6 +21,7 @@ HANDED = {
     "docker_host",
     "dvc_runner_result",
     "minio_provisioned",
+    "platform_admitted",
     "platform_converged",
 }
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

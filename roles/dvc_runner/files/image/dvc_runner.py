@@ -313,16 +313,23 @@ def check_out(at: Settings, commit: str, before: str) -> None:
         lock.write_bytes(kept)
 
 
+def round_trip_yaml() -> Any:  # noqa: ANN401 - comes with DVC, and is not there where snapshots are made
+    """Return a reader and writer of YAML that keeps comments and quotes."""
+    from ruamel.yaml import YAML  # noqa: PLC0415 - no other subcommand needs it
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    return yaml
+
+
 def forget_stages(project: Path, pipeline: str) -> None:
     """Remove what dvc.lock says of stages that `pipeline` has not, and their outputs.
 
     DVC never does, and an output that no .gitignore names any more would go into git.
     """
-    from ruamel.yaml import YAML  # noqa: PLC0415 - comes with DVC
-    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
+    from ruamel.yaml.error import YAMLError  # noqa: PLC0415 - comes with DVC
 
-    yaml = YAML()
-    yaml.preserve_quotes = True
+    yaml = round_trip_yaml()
     lock = project / "dvc.lock"
     try:
         known, content = yaml.load(pipeline), yaml.load(lock.read_text())
@@ -343,55 +350,52 @@ def forget_stages(project: Path, pipeline: str) -> None:
         (project / LAST_RUN).unlink(missing_ok=True)  # another project's
 
 
+def parameter(project: Path, name: str) -> tuple[Path, Any, Any, str]:
+    """Find `file:dotted.key`: its file, that as a document, the mapping it is in and its key.
+
+    Raises:
+        RunnerError: the file or the key does not exist.
+    """
+    file, _, dotted = name.rpartition(":")
+    path = project / (file or "params.yaml")
+    if not path.is_file():
+        raise RunnerError(
+            f"dvc_runner_params or dvc_runner_data_params names {name}, and the project has no "
+            f"{path.name}: correct it."
+        )
+    document = above = place = round_trip_yaml().load(path.read_text())
+    for key in dotted.split("."):
+        if not isinstance(place, dict) or key not in place:
+            known = ", ".join(map(str, place)) if isinstance(place, dict) else "no keys"
+            raise RunnerError(
+                f"dvc_runner_params or dvc_runner_data_params names {name}, and {path.name} "
+                f"has no {key!r} there (it has {known}): correct it."
+            )
+        above, place = place, place[key]
+    return path, document, above, dotted.rpartition(".")[2]
+
+
 def override(project: Path, params: Mapping[str, Any]) -> None:
     """Set `file:dotted.key` in the project's YAML files, keeping comments.
 
     Raises:
         RunnerError: the file or the key does not exist.
     """
-    if not params:
-        return
-    from ruamel.yaml import YAML  # noqa: PLC0415 - comes with DVC; no other subcommand needs it
-
-    yaml = YAML()
-    yaml.preserve_quotes = True
     for name, value in params.items():
-        file, _, dotted = name.rpartition(":")
-        path = project / (file or "params.yaml")
-        if not path.is_file():
-            raise RunnerError(
-                f"dvc_runner_params or dvc_runner_data_params names {name}, and the project has no "
-                f"{path.name}: correct it."
-            )
-        document = yaml.load(path.read_text())
-        *parents, last = dotted.split(".")
-        place = document
-        for key in (*parents, last):
-            if not isinstance(place, dict) or key not in place:
-                known = ", ".join(map(str, place)) if isinstance(place, dict) else "no keys"
-                raise RunnerError(
-                    f"dvc_runner_params or dvc_runner_data_params names {name}, and {path.name} "
-                    f"has no {key!r} there (it has {known}): correct it."
-                )
-            above, place = place, place[key]
-        if place != value:
-            above[last] = value
+        path, document, above, key = parameter(project, name)
+        if above[key] != value:
+            above[key] = value
             with path.open("w") as output:
-                yaml.dump(document, output)
+                round_trip_yaml().dump(document, output)
 
 
 def has_params(project: Path, names: Iterable[str]) -> bool:
     """Tell whether a project has every parameter, named as `override` takes them."""
-    from ruamel.yaml import YAML  # noqa: PLC0415 - comes with DVC
-
-    for name in names:
-        file, _, dotted = name.rpartition(":")
-        path = project / (file or "params.yaml")
-        place = YAML(typ="safe", pure=True).load(path.read_text()) if path.is_file() else None
-        for key in dotted.split("."):
-            if not isinstance(place, dict) or key not in place:
-                return False
-            place = place[key]
+    try:
+        for name in names:
+            parameter(project, name)
+    except RunnerError:
+        return False
     return True
 
 
