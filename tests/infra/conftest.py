@@ -88,16 +88,20 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def data() -> str:
+    """Name the data: what the environment says, else a file that is at hand, else the sample."""
+    return os.environ.get("DATA") or (str(SHARED_DATA) if SHARED_DATA.is_file() else "synthetic")
+
+
 def stack(name: str, first_port: int, directory: Path) -> Stack:
     """Name a platform with the API and console of MinIO on two ports, MLflow 4000 below them."""
-    data = os.environ.get("DATA") or (str(SHARED_DATA) if SHARED_DATA.is_file() else "synthetic")
     return Stack(
         name,
         {
             "minio_api_port": str(first_port),
             "minio_console_port": str(first_port + 1),
             "mlflow_port": str(first_port - 4000),
-            "dvc_runner_data": data,
+            "dvc_runner_data": data(),
         },
         directory,
     )

@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.infra.conftest import ASKED, BIN, ROOT
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-ASKED = ("CONFIRM", "KEEP_DATA", "IMAGES", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
 PATIENCE = 180.0
 LABEL = "mlops.platform"
 DESTROY = "playbooks/destroy.yml"
@@ -62,10 +59,12 @@ def wait_for(holds: Callable[[], object], what: str, patience: float = PATIENCE)
         time.sleep(0.1)
 
 
-def docker(*words: str, check: bool = True) -> str:
-    """Run the docker client and return what it prints."""
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}"
+def docker(*words: str, text: str = "", check: bool = True) -> str:
+    """Run the docker client with `text` on stdin and return what it prints."""
+    done = subprocess.run(
+        ["docker", *words], input=text, capture_output=True, text=True, check=False
+    )
+    assert not check or done.returncode == 0, f"docker {' '.join(words[:4])}: {done.stderr}"
     return done.stdout.strip()
 
 

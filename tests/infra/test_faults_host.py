@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.infra.conftest import BIN
 from tests.infra.faults_support import (
-    BIN,
     LABEL,
     Outcome,
     Platform,

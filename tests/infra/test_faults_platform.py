@@ -23,14 +23,14 @@ import yaml
 from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
+from tests.infra.conftest import BIN, data
 from tests.infra.faults_support import (
-    BIN,
     DESTROY,
     LABEL,
     PATIENCE,
-    ROOT,
     Platform,
     Variables,
+    commit_all,
     copy_project,
     docker,
     environment,
@@ -120,12 +120,6 @@ def times_of(checkout: Path) -> dict[str, int]:
     """Map every file that git tracks to when it was last written."""
     names = git("ls-files", at=checkout).splitlines()
     return {name: (checkout / name).stat().st_mtime_ns for name in names}
-
-
-def data() -> str:
-    """Name the data: a file that the environment names or that is at hand, else the sample."""
-    given = os.environ.get("DATA") or str(ROOT.parent / "shared/data/winequality-red.csv")
-    return given if Path(given).is_file() else "synthetic"
 
 
 @pytest.fixture(scope="module")
@@ -477,9 +471,7 @@ def test_a_project_given_as_a_git_address_is_cloned_run_and_followed(
     stages["greet"]["outs"] = ["greeting.txt"]
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     (project / "word.txt").write_text("hello")
-    git("init", "--quiet", at=project)
-    git("add", "--all", at=project)
-    git("commit", "--quiet", "-m", "one", at=project)
+    commit_all(project)
     with served(tmp_path, gateway(NAME)) as url:
         mine: Variables = {
             "dvc_runner_project": f"{url}/project",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.infra.conftest import Stack
+from tests.infra.faults_support import docker
 
 from platform_verify.report import Report
 
@@ -61,15 +62,6 @@ for process in Path("/proc").glob("[0-9]*"):
             os.kill(int(process.name), number)
             print(process.name)
 """
-
-
-def docker(*words: str, text: str = "") -> str:
-    """Run the docker client with `text` on stdin and return what it prints."""
-    done = subprocess.run(
-        ["docker", *words], input=text, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"docker {' '.join(words[:4])}: {done.stderr}"
-    return done.stdout.strip()
 
 
 def inside(stack: Stack, service: str, script: str, *words: str) -> str:
