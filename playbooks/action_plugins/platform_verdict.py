@@ -1,4 +1,4 @@
-"""Judge the platform of this inventory with the tests of tests/infra/verify, and show the table."""
+"""Judge the platform of this inventory with the checks of its roles, and show the table."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from ansible.utils.display import Display
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 from platform_verify import report as reports  # noqa: E402
+from platform_verify import rooms  # noqa: E402
 
-CHECKS = ROOT / "tests" / "infra" / "verify"
 # how a host is reached: variable -> what the command line says where the inventory does not
 CONNECTION = {
     "ansible_become": "become",
     "ansible_become_method": "become_method",
+    "ansible_become_pass": "",
     "ansible_become_password": "",
     "ansible_become_user": "become_user",
     "ansible_connection": "connection",
@@ -36,10 +37,18 @@ CONNECTION = {
     "ansible_port": "",
     "ansible_python_interpreter": "",
     "ansible_ssh_common_args": "ssh_common_args",
+    "ansible_ssh_pass": "",
+    "ansible_ssh_password": "",
     "ansible_ssh_extra_args": "ssh_extra_args",
     "ansible_ssh_private_key_file": "private_key_file",
+    "ansible_sudo_pass": "",
     "ansible_user": "remote_user",
 }
+
+# what tells one run of a pipeline from another
+RUN = ("last_run", "snapshot", "params", "mlflow_runs")
+# steps of a role beside its declaration -> what they register as <role>_...
+STEPS = {"provision.yml": "provisioned", "run.yml": "result"}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
@@ -71,21 +80,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
             return result | {"changed": False, "report": str(path)}
         path.unlink(missing_ok=True)
         try:
-            hosts = {
-                name: self._host(known["hostvars"][name]) for name in sorted(known["groups"]["all"])
-            }
+            hosts = {name: self._host(name, known) for name in judged(known)}
         except AnsibleError as error:
             raise AnsibleActionFail(f"The inventory cannot be judged: {error}") from error
         # 0600, for it may hold the password of a connection; gone when this returns
-        with tempfile.NamedTemporaryFile(
-            "w", suffix=".json", prefix="platform-verdict-"
-        ) as inventory:
+        with tempfile.NamedTemporaryFile("w", suffix=".json", prefix="verdict-") as inventory:
             json.dump({"all": {"hosts": hosts}}, inventory)
             inventory.flush()
-            said = judge(Path(inventory.name), path)
+            said = judge(checks(known), Path(inventory.name), path)
         found = reports.read(path)
         if found is None:
-            raise AnsibleActionFail(f"The tests in {CHECKS} came to no verdict:\n{said}")
+            raise AnsibleActionFail(f"The checks of {rooms.ROLES} came to no verdict:\n{said}")
         found = replace(found, seal=seal)
         reports.write(found, path)
         Display().display(reports.table(found))
@@ -95,61 +100,99 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
             raise AnsibleActionFail(reports.verdict(found))
         return result | {"changed": False, "report": str(path), "data_source": found.data_source}
 
-    def _host(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _host(self, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
         """Return what reaching and judging a host takes: no secret of a service is in it."""
+        variables = known["hostvars"][name]
+        if "platform_promises" not in variables:
+            raise AnsibleActionFail(
+                f"this run did not get to {name}: mend what is said of it above, or leave it out "
+                f"with --limit 'all:!{name}'"
+            )
         reached: dict[str, Any] = {}
-        for name, option in CONNECTION.items():
-            value = variables.get(name)
+        for key, option in CONNECTION.items():
+            value = variables.get(key)
             if value in (None, "") and option:
                 value = context.CLIARGS.get(option)
             if value not in (None, ""):
-                reached[name] = boolean(value) if name == "ansible_become" else str(value)
+                reached[key] = boolean(value) if key == "ansible_become" else str(value)
         if self._play_context.become_pass:  # asked for with -K
             reached.setdefault("ansible_become_password", str(self._play_context.become_pass))
-        return {
-            **reached,
-            "verdict": {
-                **variables["verify_declared"],
-                "buckets": [
-                    {
-                        "name": str(bucket["name"]),
-                        "versioning": boolean(bucket.get("versioning", False)),
-                    }
-                    for bucket in variables.get("minio_buckets") or []
-                ],
-                "users": [
-                    {
-                        "access_key": str(user["access_key"]),
-                        "buckets": [str(name) for name in user["buckets"]],
-                    }
-                    for user in variables.get("minio_users") or []
-                ],
-            },
-        }
+        places = [one for one in rooms.rooms() if name in known["groups"].get(one.parent.name, [])]
+        raw = known["hostvars"].raw_get(name)
+        compared = promised(places, raw, self._loader, self._templar)
+        return {**reached, "verdict": {**variables["platform_promises"], "promised": compared}}
+
+
+def promised(
+    rooms_of_host: list[Path],
+    raw: Mapping[str, Any],
+    loader: Any,  # noqa: ANN401 - Ansible ships no types
+    templar: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    """Return what the roles of a host say their checks compare with.
+
+    Args:
+        rooms_of_host: `verify` of each role that the host is in the group of.
+        raw: the host's variables as they are written.
+        loader: Ansible's reader of files.
+        templar: Ansible's templates.
+    """
+    found: dict[str, Any] = {}
+    for room in rooms_of_host:
+        kinds = (
+            *(room.parent / kind / "main.yml" for kind in ("defaults", "vars")),
+            room / "declared.yml",
+        )
+        defaults, own, said = (
+            loader.load_from_file(str(path), trusted_as_template=True) or {}
+            if path.is_file()
+            else {}
+            for path in kinds
+        )
+        known = {**defaults, **raw, **own}
+        found |= templar.copy_with_new_env(available_variables=known).template(said)
+    return found
+
+
+def judged(known: Mapping[str, Any]) -> list[str]:
+    """List the hosts that this run is about: those of the inventory, as far as --limit goes."""
+    return sorted(known["ansible_play_hosts_all"])
 
 
 def fingerprint(known: Mapping[str, Any]) -> str:
-    """Hash which hosts run which platform, and which run of the pipeline was the last."""
+    """Hash which hosts run which platform, and which run of each pipeline was the last."""
     parts = []
-    for name in sorted(known["groups"]["all"]):
+    for name in judged(known):
         host = known["hostvars"][name]
-        run = (host.get("dvc_runner_result") or {}).get("run") or {}
-        parts.append(
-            [name, host.get("platform_name"), host.get("ansible_host"), run.get("last_run")]
-        )
+        results = [
+            host.get(f"{role.name}_{STEPS['run.yml']}") or {}
+            for role in sorted(rooms.ROLES.iterdir())
+        ]
+        runs = [
+            {
+                name: [run.get(key) for key in RUN]
+                for name, run in (result.get("runs") or {}).items()
+            }
+            for result in results
+        ]
+        parts.append([name, host.get("platform_name"), host.get("ansible_host"), runs])
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
 def unchanged(known: Mapping[str, Any]) -> bool:
     """Tell whether every host was looked at in this run, and nothing was changed on any."""
-    for name in known["groups"]["all"]:
+    for name in judged(known):
         host = known["hostvars"][name]
         wanted = {"platform_admitted"}
-        wanted |= {"platform_converged"} if "platform_converged" in host else set()
-        wanted |= {"dvc_runner_result"} if name in known["groups"].get("dvc_runner", []) else set()
-        wanted |= {"minio_provisioned"} if name in known["groups"].get("minio", []) else set()
+        wanted |= {
+            f"{role.name}_{left}"
+            for role in rooms.ROLES.iterdir()
+            for step, left in STEPS.items()
+            if name in known["groups"].get(role.name, []) and (role / "tasks" / step).is_file()
+        }
         results = [host.get(variable) for variable in wanted]
-        if any(not found or found.get("changed") for found in results):
+        # only what was not as declared is converged
+        if "platform_converged" in host or any(not each or each.get("changed") for each in results):
             return False
     return True
 
@@ -157,19 +200,18 @@ def unchanged(known: Mapping[str, Any]) -> bool:
 def closing(known: Mapping[str, Any], found: reports.Report) -> str:
     """Say what runs, where, with which result, and what to try next."""
     lines = [""]
-    for name in sorted(known["groups"]["all"]):
+    for name in judged(known):
         host = known["hostvars"][name]
         lines.append(f"Platform {found.platform} on {name}:")
-        for label, service in host["verify_declared"]["services"].items():
-            where = ", ".join(
-                f"http://{port['address']}:{port['port']}" for port in service["ports"]
-            )
-            lines.append(f"  {label:<12} {where or 'listens on nothing'}")
+        for label, service in host["platform_promises"]["services"].items():
+            if service["stage"] == "job":
+                continue  # nobody goes there
+            where = [f"http://{port['address']}:{port['port']}" for port in service["ports"]]
+            lines.append(f"  {label:<12} {', '.join(where) or 'listens on nothing'}")
         lines.append(f"  {'credentials':<12} {host['platform_secrets_directory']}")
-    said = reports.SYNTHETIC if found.data_source == "synthetic" else found.data_source
+    told = {"data": reports.data(found), "metrics": reports.scores(found.metrics)}
     lines += [
-        f"  {'data':<12} {said}",
-        f"  {'metrics':<12} {reports.scores(found.metrics)}",
+        *(f"  {key:<12} {said}" for key, said in told.items() if said),
         'Next: eval "$(make -s env)" for a notebook, make save for git, make help for the rest.',
     ]
     return "\n".join(lines)
@@ -178,23 +220,32 @@ def closing(known: Mapping[str, Any], found: reports.Report) -> str:
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """Return what testinfra calls Ansible in: programs beside this one, their usual output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{given.get('PATH', os.defpath)}"
-    return {**{key: given[key] for key in given if key != "ANSIBLE_STDOUT_CALLBACK"}, "PATH": path}
+    others = ("ANSIBLE_STDOUT_CALLBACK", "PYTEST_")
+    kept = {key: value for key, value in given.items() if not key.startswith(others)}
+    return {**kept, "PATH": path, "PYTHONPATH": str(ROOT / "src")}
 
 
-def judge(inventory: Path, path: Path) -> str:
+def checks(known: Mapping[str, Any]) -> list[Path]:
+    """List where checks are: the platform's own, then each service's as the inventory has them."""
+    order = list(known["groups"])
+    places = {
+        room: order.index(room.parent.name) for room in rooms.rooms() if room.parent.name in order
+    }
+    return sorted(rooms.rooms(), key=lambda room: places.get(room, -1))
+
+
+def judge(places: list[Path], inventory: Path, path: Path) -> str:
     """Let pytest judge and write the report; returns the last lines it printed."""
+    command = [
+        *(sys.executable, "-m", "pytest", "-pplatform_verify.checking", *map(str, places)),
+        f"--rootdir={ROOT}",
+        f"--verify-inventory={inventory}",
+        f"--verify-report={path}",
+        "--override-ini=python_files=check_*.py",
+        "-pno:cacheprovider",
+    ]
     done = subprocess.run(  # noqa: S603 - words written here
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            str(CHECKS),
-            f"--rootdir={ROOT}",
-            f"--verify-inventory={inventory}",
-            f"--verify-report={path}",
-            "--override-ini=python_files=check_*.py",
-            "-pno:cacheprovider",
-        ],
+        command,
         cwd=ROOT,
         env=environment(os.environ),
         stdin=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -19,10 +20,14 @@ from images import context_archive  # Ansible loads plugins by file, not by pack
 POLL_SECONDS = 2.0
 HEARTBEAT_SECONDS = 30.0
 WORDS = 4
+TAIL = 500
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
-    """Hand the contexts to the build host and run the module of the same name there."""
+    """Hand the contexts to the build host and run the module of the same name there.
+
+    Arguments beside the module's, but for images: builds, by name.
+    """
 
     TRANSFERS_FILES = True
 
@@ -33,18 +38,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         builds: dict[str, Mapping[str, Any]] = arguments.pop("builds")
-        references: Mapping[str, str] = arguments.pop("references")
         if self._task.check_mode:
-            return result | {"changed": True, "built": sorted(references.values())}
+            source = next(iter(arguments["names"]))
+            return result | {"changed": True, "base_source": source, "built": [*builds]}
         with tempfile.TemporaryDirectory(prefix="image-build-") as local:
-            arguments["images"] = [
-                {
-                    "name": name,
-                    "reference": references[name],
-                    "archive": self._deliver(Path(local) / f"{name}.tar", build),
-                }
+            arguments["images"] = {
+                name: self._deliver(Path(local) / f"{name}.tar", build)
                 for name, build in builds.items()
-            ]
+            }
             return result | self._build(arguments, task_vars or {})
 
     def _deliver(self, path: Path, build: Mapping[str, Any]) -> str:
@@ -59,44 +60,77 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         return str(remote)
 
     def _build(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the module, and show its progress file while it runs."""
+        """Run the module, and show its progress file while it runs.
+
+        Raises:
+            AnsibleActionFail: the module gave no answer; with the images and the host.
+        """
         answer: dict[str, Any] = {}
+        errors: list[BaseException] = []
         progress = f"{arguments['directory']}/progress"
         self._low_level_execute_command(f"rm -f {self._connection._shell.quote(progress)}")
 
         def work() -> None:
-            answer.update(
-                self._execute_module(
-                    module_name="image_build",
-                    module_args=dict(arguments),
-                    task_vars=dict(task_vars),
+            try:
+                answer.update(
+                    self._execute_module(
+                        module_name="image_build",
+                        module_args=dict(arguments),
+                        task_vars=dict(task_vars),
+                    )
                 )
-            )
+            except BaseException as error:  # a thread has nobody else to tell
+                errors.append(error)
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        shown, spoke = 0, time.monotonic()
+        shown: list[str] = []
+        spoke = time.monotonic()
         while thread.is_alive():
             thread.join(POLL_SECONDS)
             lines = self._progress_lines(progress)
-            for line in lines[shown:]:
+            for line in lines[len(shown) :]:
                 Display().display(f"  {line}")
                 spoke = time.monotonic()
-            shown = max(shown, len(lines))
+            shown = max(shown, lines, key=len)
             if time.monotonic() - spoke > HEARTBEAT_SECONDS and lines:
                 Display().display(f"         ... {'; '.join(under_way(lines))}")
                 spoke = time.monotonic()
+        host = self._task.delegate_to or task_vars.get("inventory_hostname")
+        names = under_way(shown) or [*arguments["images"]]
+        end = (
+            f"while these images were built ({'; '.join(names)}). What was built is kept: run again"
+        )
+        for error in errors:
+            if isinstance(error, AnsibleConnectionFailure):
+                # to remove it would fail too, in place of this, or take the contexts from the build
+                self._connection._shell.tmpdir = None
+                raise AnsibleActionFail(
+                    f"The connection to {host} was lost {end}, also while the build still goes on "
+                    f"there. What was said last: {error.message}"
+                ) from error
+            raise error
+        if "module_stdout" in answer:  # no JSON
+            said = f"{answer['module_stdout']}\n{answer.get('module_stderr', '')}".strip()
+            raise AnsibleActionFail(
+                f"The module that builds was killed on {host} (code {answer.get('rc')}) {end}; "
+                "give the host more memory if it had too little. "
+                f"It said: {said[-TAIL:] or 'nothing'}"
+            )
         return answer
 
     def _progress_lines(self, path: str) -> list[str]:
-        """Read the progress file on the build host."""
+        """Read the progress file on the build host; none where it cannot be read now."""
         if self._connection.transport == "local":
             try:
                 return Path(path).read_text().splitlines()
             except OSError:
                 return []
         # a file on another host has no other reader that does not wait for the module to end
-        reply = self._low_level_execute_command(f"cat {self._connection._shell.quote(path)}")
+        try:
+            reply = self._low_level_execute_command(f"cat {self._connection._shell.quote(path)}")
+        except AnsibleConnectionFailure:
+            return []  # whether that ends the build is for the module's own connection to say
         return list(reply["stdout_lines"]) if reply["rc"] == 0 else []
 
 

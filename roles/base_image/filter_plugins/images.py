@@ -6,13 +6,16 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
 TAG_LENGTH = 16
+# the first that answers is taken
+SOURCES = ("registry", "bootstrap")
+Names = dict[str, Any]
 
 
 def context_files(build: Mapping[str, Any]) -> dict[str, Path]:
@@ -61,19 +64,38 @@ def digest(*parts: bytes) -> str:
     return total.hexdigest()[:TAG_LENGTH]
 
 
-def base_reference(recipe: Mapping[str, Any], prefix: str) -> str:
-    """Name the base image that `recipe` (source, suite, packages, registry image) makes."""
-    return f"{prefix}/base:{digest(json.dumps(recipe, sort_keys=True).encode())}"
+def names(
+    builds: Mapping[str, Mapping[str, Any]], source: str, recipe: Mapping[str, Any], prefix: str
+) -> dict[str, Names]:
+    """Name the base and the images on it for each source that the base may come from.
+
+    Args:
+        builds: service name -> build, of services that build their image.
+        source: where the base comes from; V(auto) may become either of the others.
+        recipe: what makes the base: suite, packages, registry image.
+        prefix: before the colon of every name.
+    """
+    archives = {name: context_archive(build) for name, build in builds.items()}
+    made = digest(json.dumps(recipe, sort_keys=True).encode())
+    found: dict[str, Names] = {}
+    for each in SOURCES if source == "auto" else (source,):
+        base = f"{prefix}/base:{each}-{made}"
+        images = {
+            name: f"{prefix}/{name}:{digest(base.encode(), archive)}"
+            for name, archive in archives.items()
+        }
+        found[each] = {"base": base, "images": images}
+    return found
 
 
-def image_references(
-    builds: Mapping[str, Mapping[str, Any]], base: str, prefix: str
-) -> dict[str, str]:
-    """Map each service that builds its image to the image's reference."""
-    return {
-        name: f"{prefix}/{name}:{digest(base.encode(), context_archive(build))}"
-        for name, build in builds.items()
+def candidates(named: Mapping[str, Names], there: Sequence[str]) -> dict[str, Names]:
+    """Keep the source that most of the images `there` come from; all where none of them is."""
+    count = {
+        source: len({entry["base"], *entry["images"].values()} & set(there))
+        for source, entry in named.items()
     }
+    most = max(count, key=lambda source: count[source])
+    return {most: named[most]} if count[most] else dict(named)
 
 
 class FilterModule:
@@ -82,6 +104,6 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
         return {
-            "base_image_reference": base_reference,
-            "base_image_references": image_references,
+            "base_image_candidates": candidates,
+            "base_image_names": names,
         }

@@ -1,64 +1,25 @@
-#!/usr/bin/python
-# Ansible reads the documentation blocks first, so they stand before the imports.
-# ruff: noqa: E402
 """Start the Docker engine where it does not answer, and tell what the host is and runs."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
----
 module: docker_engine
 short_description: Start the Docker engine and gather what the platform must know of the host
 description:
   - One call that reaches the host for every fact the platform decides on; no other call has to.
   - Where an engine is installed and does not answer it is started, by systemd where that is PID 1,
-    else as a process of its own.
+    else as a process of its own. Check mode starts nothing.
   - A pid file left by a killed daemon is removed when its process is no longer a C(dockerd).
-  - The directory of each Compose project whose containers carry O(label) is told by a digest of
-    its files, so whoever wrote them can tell from afar that they are as written.
+  - The directory of each Compose project whose containers carry the label C(mlops.platform) is told
+    by a digest of its files, so whoever wrote them can tell from afar that they are as written.
 options:
-  start:
-    description: Start an installed engine that does not answer.
-    type: bool
-    default: true
-  wait:
-    description: Seconds to wait for a started engine to answer.
-    type: int
-    default: 60
-  socket:
-    description: The engine's socket.
-    type: path
-    default: /var/run/docker.sock
-  label:
-    description: Label of the containers whose Compose project is told by its digest.
-    type: str
-    default: mlops.platform
+  start: {description: Start an installed engine that does not answer., type: bool, default: true}
+  wait: {description: Seconds to wait for a started engine to answer., type: int, default: 60}
+  socket: {description: The engine's socket., type: path, default: /var/run/docker.sock}
   log:
     description: Where a C(dockerd) started without systemd writes its log.
     type: path
     default: /var/log/dockerd.log
-attributes:
-  check_mode:
-    support: full
-    description: In check mode nothing is started.
-  diff_mode:
-    support: none
-"""
-
-EXAMPLES = r"""
-- name: Start the engine and look at the host
-  docker_engine:
-"""
-
-RETURN = r"""
-ansible_facts:
-  description: One fact, C(docker_host).
-  returned: always
-  type: dict
-  contains:
-    docker_host:
-      description: Distribution, memory, disk, engine, listeners, containers, images and projects.
-      type: dict
 """
 
 import contextlib
@@ -73,13 +34,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.docker_module import QuietModule
 
-LISTEN = "0A"
+# state of a socket that waits for whoever comes, by the protocol (proc_net_tcp(5))
+LISTEN = {"tcp": "0A", "udp": "07"}
+LABEL = "mlops.platform"
 DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
+ANSWER_SECONDS = 20
 PLUGINS = (
     Path.home() / ".docker/cli-plugins",
     Path("/usr/local/lib/docker/cli-plugins"),
@@ -89,40 +54,25 @@ PLUGINS = (
 )
 
 
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, timeout: float = 20.0) -> None:
-        """Speak to the socket at `path`."""
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket instead of to a port."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 def ask(path: str, url: str) -> Any:  # noqa: ANN401 - JSON of any shape
     """Return the engine's JSON answer to GET `url`; raises OSError where none answers."""
-    connection = UnixConnection(path)
-    try:
+    connection = http.client.HTTPConnection("localhost")
+    with contextlib.closing(connection), socket.socket(socket.AF_UNIX) as wire:
+        wire.settimeout(ANSWER_SECONDS)
+        wire.connect(path)
+        connection.sock = wire  # instead of one to a port
         connection.request("GET", url)
         reply = connection.getresponse()
         body = reply.read()
-        if reply.status != http.client.OK:
-            raise OSError(f"GET {url} on {path}: {reply.status} {body.decode(errors='replace')}")
-        return json.loads(body)
-    finally:
-        connection.close()
+    if reply.status != http.client.OK:
+        raise OSError(f"GET {url} on {path}: {reply.status} {body.decode(errors='replace')}")
+    return json.loads(body)
 
 
 def engine_version(path: str) -> dict[str, Any] | None:
     """Return the engine's version and storage root, or None where no engine answers."""
     try:
-        version = ask(path, "/version")
-        info = ask(path, "/info")
+        version, info = ask(path, "/version"), ask(path, "/info")
     except (OSError, ValueError, http.client.HTTPException):
         return None
     return {
@@ -140,12 +90,9 @@ def os_release(path: Path = Path("/etc/os-release")) -> dict[str, str]:
 
 
 def memory_mb(path: Path = Path("/proc/meminfo")) -> dict[str, int]:
-    """Return total and available memory in MiB (proc_meminfo(5))."""
+    """Return total memory in MiB (proc_meminfo(5))."""
     values = dict(line.split(":", 1) for line in path.read_text().splitlines())
-    return {
-        name: int(values[key].split()[0]) // 1024
-        for name, key in (("total", "MemTotal"), ("available", "MemAvailable"))
-    }
+    return {"total": int(values["MemTotal"].split()[0]) // 1024}
 
 
 def existing_parent(path: str) -> str:
@@ -173,30 +120,31 @@ def socket_owners() -> dict[str, str]:
 def address_of(raw: str) -> str:
     """Turn the hexadecimal address of proc_net_tcp(5) into text; a mapped IPv4 one into IPv4."""
     words = [bytes.fromhex(raw[i : i + 8])[::-1] for i in range(0, len(raw), 8)]
-    packed = b"".join(words)
-    address = ipaddress.ip_address(packed)
+    address = ipaddress.ip_address(b"".join(words))
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def listeners() -> list[dict[str, Any]]:
-    """List the TCP ports that something listens on, with the process behind each."""
+    """List the ports that something listens on, with the protocol and the process behind each."""
     rows = [
-        line.split()
-        for table in ("tcp", "tcp6")
+        (protocol, line.split())
+        for protocol in LISTEN
+        for table in (protocol, f"{protocol}6")
         if (path := Path("/proc/net") / table).exists()
         for line in path.read_text().splitlines()[1:]
     ]
     owners = socket_owners()
     found = {}
-    for row in rows:
-        if row[3] == LISTEN:
+    for protocol, row in rows:
+        if row[3] == LISTEN[protocol]:
             address, port = row[1].split(":")
             entry = {
                 "address": address_of(address),
                 "port": int(port, 16),
+                "protocol": protocol,
                 "process": owners.get(row[9], "an unknown process"),
             }
-            found[entry["address"], entry["port"]] = entry
+            found[entry["address"], entry["port"], protocol] = entry
     return [found[key] for key in sorted(found)]
 
 
@@ -207,6 +155,7 @@ def containers(path: str) -> list[dict[str, Any]]:
             "name": row["Names"][0].lstrip("/"),
             "state": row["State"],
             "health": health_of(row["Status"]),
+            "exit_code": exit_code_of(row["Status"]),
             "labels": row["Labels"],
             "ports": sorted({port["PublicPort"] for port in row["Ports"] if "PublicPort" in port}),
         }
@@ -218,6 +167,17 @@ def health_of(status: str) -> str:
     """Return the health that a container's status line ends with, or an empty string."""
     found = re.search(r"\((?:health: )?(\w+)\)$", status)
     return found[1] if found else ""
+
+
+def exit_code_of(status: str) -> int | None:
+    """Return the code that a container's status line says it ended with, or None."""
+    found = re.match(r"Exited \((\d+)\)", status)
+    return int(found[1]) if found else None
+
+
+def labelled(rows: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """List networks or volumes with name and labels."""
+    return [{"name": row["Name"], "labels": row["Labels"] or {}} for row in rows or []]
 
 
 def tree_digest(directory: Path) -> str:
@@ -237,17 +197,30 @@ def tree_digest(directory: Path) -> str:
     return hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()
 
 
-def projects(found: list[dict[str, Any]], label: str) -> dict[str, str]:
-    """Map the directory of each Compose project with a container that has `label` to its digest."""
-    directories = {
-        row["labels"].get(DIRECTORY_LABEL, "") for row in found if label in row["labels"]
-    }
+def projects(found: list[dict[str, Any]]) -> dict[str, str]:
+    """Map the directory of each Compose project with a container of a platform to its digest."""
+    labels = [row["labels"] for row in found if LABEL in row["labels"]]
+    directories = {each.get(DIRECTORY_LABEL, "") for each in labels}
     return {name: tree_digest(Path(name)) for name in sorted(directories) if name}
 
 
 def images(path: str) -> list[str]:
     """List the references of every image."""
     return sorted(tag for row in ask(path, "/images/json") for tag in row["RepoTags"] or [])
+
+
+def no_proxy(path: str, environment: Mapping[str, str]) -> str | None:
+    """Return whom the Docker client asks without a proxy; None where it is set to none.
+
+    It gives its proxies to each container it makes. Their addresses may hold a password, and stay.
+    """
+    config = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    try:
+        proxies = json.loads(config.read_text()).get("proxies") or {}
+    except (OSError, ValueError):
+        return None
+    chosen = proxies.get(f"unix://{path}", proxies.get("default")) or {}
+    return str(chosen.get("noProxy", "")) if set(chosen) - {"noProxy"} else None
 
 
 def compose_version(docker: str | None) -> str:
@@ -258,13 +231,10 @@ def compose_version(docker: str | None) -> str:
     """
     if not docker:
         return ""
-    plugins = (place / "docker-compose" for place in PLUGINS)
-    plugin = next(
-        ([str(path)] for path in plugins if os.access(path, os.X_OK)), [docker, "compose"]
-    )
-    done = subprocess.run(  # noqa: S603 - the host's own docker client
-        [*plugin, "version", "--short"], capture_output=True, text=True, check=False
-    )
+    plugins = [str(place / "docker-compose") for place in PLUGINS]
+    plugin = next(([path] for path in plugins if os.access(path, os.X_OK)), [docker, "compose"])
+    command = [*plugin, "version", "--short"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the host's own docker client
     return done.stdout.strip().lstrip("v") if done.returncode == 0 else ""
 
 
@@ -291,11 +261,8 @@ def remove_stale_pid_files(run: Path) -> None:
 def start(dockerd: str, log: Path, systemd: bool) -> None:
     """Start the engine; with systemd by its unit, else as a daemon that outlives this process."""
     if systemd:
-        subprocess.run(
-            ["systemctl", "start", "docker.service"],  # noqa: S607 - systemd's own place differs
-            check=False,
-            capture_output=True,
-        )
+        command = ["systemctl", "start", "docker.service"]
+        subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - fixed arguments
         return
     remove_stale_pid_files(Path("/var/run"))
     with log.open("ab") as output:
@@ -306,20 +273,14 @@ def start(dockerd: str, log: Path, systemd: bool) -> None:
             stderr=output,
             start_new_session=True,
             cwd="/",
-            close_fds=True,
         )
 
 
 def last_lines(log: Path, systemd: bool, count: int = 15) -> str:
     """Return the end of the daemon's log."""
     if systemd:
-        done = subprocess.run(  # noqa: S603 - fixed arguments
-            ["journalctl", "-u", "docker", "-n", str(count), "--no-pager", "-o", "cat"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stdout
+        command = ["journalctl", "-u", "docker", "-n", str(count), "--no-pager", "-o", "cat"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603 - fixed arguments
     return "\n".join(log.read_text(errors="replace").splitlines()[-count:]) if log.exists() else ""
 
 
@@ -333,7 +294,7 @@ def wait_for(path: str, seconds: int) -> bool:
     return True
 
 
-def describe(path: str, label: str) -> dict[str, Any]:
+def describe(path: str) -> dict[str, Any]:
     """Gather every fact of the host that a decision of the platform rests on."""
     engine = engine_version(path)
     release = os_release()
@@ -346,7 +307,6 @@ def describe(path: str, label: str) -> dict[str, Any]:
         "name": release.get("pretty_name", "unknown"),
         "systemd": Path("/run/systemd/system").is_dir(),
         "uid": os.geteuid(),
-        "python_apt": has_python_apt(),
         "debian_mirror": debian_mirror(),
         "memory_mb": memory_mb(),
         "disk_path": disk,
@@ -356,8 +316,11 @@ def describe(path: str, label: str) -> dict[str, Any]:
         "compose": compose_version(docker) if engine else "",
         "listeners": listeners(),
         "containers": found,
-        "projects": projects(found, label),
+        "networks": labelled(ask(path, "/networks")) if engine else [],
+        "volumes": labelled(ask(path, "/volumes")["Volumes"]) if engine else [],
+        "projects": projects(found),
         "images": images(path) if engine else [],
+        "no_proxy": no_proxy(path, os.environ),
     }
 
 
@@ -370,19 +333,13 @@ def debian_mirror(apt: Path = Path("/etc/apt")) -> str:
     return found.group(1) if found else ""
 
 
-def has_python_apt() -> bool:
-    """Tell whether Ansible's apt module can work in check mode on this host."""
-    return any(Path("/usr/lib/python3/dist-packages").glob("apt_pkg*.so"))
-
-
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "start": {"type": "bool", "default": True},
             "wait": {"type": "int", "default": 60},
             "socket": {"type": "path", "default": "/var/run/docker.sock"},
-            "label": {"type": "str", "default": "mlops.platform"},
             "log": {"type": "path", "default": "/var/log/dockerd.log"},
         },
         supports_check_mode=True,
@@ -406,7 +363,7 @@ def main() -> None:
                 msg=f"dockerd did not answer on {path} within {module.params['wait']} s. "
                 f"Its last lines:\n{last_lines(log, systemd)}"
             )
-    host = describe(path, module.params["label"])
+    host = describe(path)
     module.exit_json(changed=changed, ansible_facts={"docker_host": host})
 
 

@@ -1,12 +1,8 @@
-#!/usr/bin/python
-# Ansible reads the documentation blocks first, so they stand before the imports.
-# ruff: noqa: E402
 """Remove a platform from a host: what carries its label, and its project directory."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
----
 module: platform_absent
 short_description: Remove what carries a platform's label
 description:
@@ -14,96 +10,39 @@ description:
     C(mlops.platform=<name>), and the project directory. Nothing else is touched, and doing it again
     changes nothing.
 options:
-  name:
-    description: Name of the platform.
-    type: str
-    required: true
+  name: {description: Name of the platform., type: str, required: true}
   directory:
-    description:
-      - The project directory. It is removed only where it holds this platform's C(compose.yaml), or
-        is empty.
+    description: >-
+      The project directory. It is removed only where it holds this platform's C(compose.yaml), or
+      is empty.
     type: path
     required: true
-  keep_data:
-    description: Keep the volumes.
-    type: bool
-    default: false
-  images:
-    description: Remove images built here too, where no container of any platform uses them.
-    type: bool
-    default: false
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-"""
-
-EXAMPLES = r"""
-- name: Remove the platform
-  platform_absent:
-    name: mlops
-    directory: /opt/mlops
-"""
-
-RETURN = r"""
-removed:
-  description: What was removed, as C(kind name).
-  returned: always
-  type: list
+  keep_data: {description: Keep the volumes., type: bool, default: false}
+  volumes_but:
+    description: >-
+      Names of volumes. Where it is given only the platform's volumes other than these are removed,
+      as far as no container has them, and nothing else.
+    type: list
+    elements: str
 """
 
 import shutil
-import subprocess
 from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.docker_module import DockerError, QuietModule, docker, engine_answers
 
 STOP_SECONDS = "30"
 
 
-def docker(*words: str) -> list[str]:
-    """Run the docker client and return the words it prints; raises RuntimeError with its error."""
-    done = subprocess.run(  # noqa: S603 - the host's own client
-        ["docker", *words],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"docker {' '.join(words)}: {done.stderr.strip()}")
-    return done.stdout.split()
-
-
-def engine_answers() -> bool:
-    """Tell whether there is a client and an engine behind it."""
-    try:
-        docker("version", "--format", "{{.Server.Version}}")
-    except (RuntimeError, FileNotFoundError):
-        return False
-    return True
-
-
 def labelled(name: str, keep_data: bool) -> dict[str, list[str]]:
     """List what carries the label, by kind, in the order it can be removed."""
-    label = f"label=mlops.platform={name}"
+    label = ("--filter", f"label=mlops.platform={name}", "--format")
     found = {
-        "container": docker("ps", "--all", "--filter", label, "--format", "{{.Names}}"),
-        "network": docker("network", "ls", "--filter", label, "--format", "{{.Name}}"),
+        "container": docker("ps", "--all", *label, "{{.Names}}"),
+        "network": docker("network", "ls", *label, "{{.Name}}"),
+        "volume": [] if keep_data else docker("volume", "ls", *label, "{{.Name}}"),
     }
-    if not keep_data:
-        found["volume"] = docker("volume", "ls", "--filter", label, "--format", "{{.Name}}")
-    return found
-
-
-def unused_images() -> list[str]:
-    """List the images built here, and stages left of building them, that no container uses."""
-    used = set(docker("ps", "--all", "--format", "{{.Image}}"))
-    tags, ids = ("--format", "{{.Repository}}:{{.Tag}}"), ("--format", "{{.ID}}")
-    built = docker("images", "--filter", "label=mlops.image", *tags)
-    stages = docker("images", "--filter", "label=mlops.stage", "--filter", "dangling=true", *ids)
-    # the base goes last: the others stand on it
-    return sorted({*built} - used, key=lambda name: "/base:" in name) + stages
+    return {kind: names for kind, names in found.items() if names}
 
 
 def is_project(directory: Path, name: str) -> bool:
@@ -121,45 +60,39 @@ def remove(kind: str, names: list[str]) -> None:
     if kind == "container":
         docker("stop", "--time", STOP_SECONDS, *names)
         docker("rm", "--force", "--volumes", *names)
-    elif kind == "image":
-        for name in names:
-            try:
-                docker("rmi", name)
-            except RuntimeError:
-                continue  # another image stands on it
     else:
         docker(kind, "rm", *names)
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "name": {"type": "str", "required": True},
             "directory": {"type": "path", "required": True},
             "keep_data": {"type": "bool", "default": False},
-            "images": {"type": "bool", "default": False},
+            "volumes_but": {"type": "list", "elements": "str"},
         },
         supports_check_mode=True,
     )
     name, directory = module.params["name"], Path(module.params["directory"])
+    kept = module.params["volumes_but"]
     try:
         found = labelled(name, module.params["keep_data"]) if engine_answers() else {}
+        if kept is not None:
+            rest = [each for each in found.get("volume", []) if each not in kept]
+            # a container that is not declared any more has it until the platform is converged
+            free = [each for each in rest if not docker("ps", "-aq", "--filter", f"volume={each}")]
+            found = {"volume": free} if free else {}
         listed = [f"{kind} {item}" for kind, items in found.items() for item in items]
+        if whole := kept is None and is_project(directory, name):
+            listed.append(f"directory {directory}")
         if not module.check_mode:
             for kind, names in found.items():
-                if names:
-                    remove(kind, names)
-        if module.params["images"] and engine_answers():
-            images = unused_images()
-            listed += [f"image {item}" for item in images]
-            if not module.check_mode:
-                remove("image", images)
-        if is_project(directory, name):
-            listed.append(f"directory {directory}")
-            if not module.check_mode:
+                remove(kind, names)
+            if whole:
                 shutil.rmtree(directory)
-    except RuntimeError as error:
+    except DockerError as error:
         module.fail_json(
             msg=f"{error}. What was removed before stays removed: mend that and run again."
         )

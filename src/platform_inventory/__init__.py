@@ -1,0 +1,1 @@
+"""Inventories of further platforms."""
