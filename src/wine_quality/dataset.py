@@ -12,6 +12,9 @@ SEPARATORS = (";", ",", "\t")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 NULLS = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 
+# what Excel is told of the separator with, in a line above the header
+_DECLARATION = re.compile(r'\A\s*"?sep=([;,\t])"?[ \t]*(\r\n|\r|\n|\Z)', re.IGNORECASE)
+
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
@@ -67,15 +70,23 @@ def _guess(raw: bytes) -> str:
 
 
 def parse(text: str, name: str) -> Table:
-    """Read comma-, semicolon- or tab-separated text.
+    """Read comma-, semicolon- or tab-separated text; a first line `sep=;` is no part of it.
 
     Raises:
         PipelineError: the table is empty, has no header, names a column twice, or has a row
             with more or fewer cells than the header.
     """
+    declared = _DECLARATION.match(text)
+    above = len(declared[0].splitlines()) if declared else 0
+    text = undeclared(text)
     if not text.strip():
         raise PipelineError(f"{name}: is empty; give a CSV file with a header and rows")
     separator = _separator(text, name)
+    if declared and declared[1] != separator:
+        raise PipelineError(
+            f"{name}: the first line says sep={declared[1]!r}, the header is separated by"
+            f" {separator!r}; mend or remove the first line"
+        )
     header: tuple[str, ...] | None = None
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -90,16 +101,22 @@ def parse(text: str, name: str) -> Table:
                 continue
             if len(row) != len(header):
                 raise PipelineError(
-                    f"{name}: line {reader.line_num} has {len(row)} cells, the header has"
+                    f"{name}: line {above + reader.line_num} has {len(row)} cells, the header has"
                     f" {len(header)}; mend or remove the line"
                 )
             rows.append(row)
-            lines.append(reader.line_num)
+            lines.append(above + reader.line_num)
     except csv.Error as error:
-        raise PipelineError(f"{name}: line {reader.line_num} is not CSV: {error}") from None
+        line = above + reader.line_num
+        raise PipelineError(f"{name}: line {line} is not CSV: {error}") from None
     if header is None or not rows:
         raise PipelineError(f"{name}: has a header but no rows; give a CSV file with rows")
     return Table(header, rows, lines, separator)
+
+
+def undeclared(text: str) -> str:
+    """Text without a first line `sep=;`, which only Excel knows not to be the header."""
+    return _DECLARATION.sub("", text)
 
 
 def read(raw: bytes, name: str) -> Table:

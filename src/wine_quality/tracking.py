@@ -3,12 +3,19 @@
 MLflow reads its address and credentials from the environment; nothing here knows them.
 """
 
+import fcntl
+import hashlib
 import os
+import platform
+import re
 import subprocess
 import tempfile
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +32,25 @@ import mlflow.sklearn
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunStatus
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
 from mlflow.models.model import ModelInfo
+from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import AnyType
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from requests.exceptions import RequestException
 from sklearn.base import RegressorMixin
 
-from wine_quality import plots
+from wine_quality import champion, plots
 from wine_quality.config import Project, without_credentials
 from wine_quality.parts import Part
 from wine_quality.runtime import PipelineError, file_digest, log
 
-# a tree's nodes are no type that skops trusts by itself; these are ones we just made
-TRUSTED_TYPES = ["sklearn.tree._tree.Tree"]
 # named, because finding them out means loading the model in a second Python
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
+ENVIRONMENT = "environment.csv"  # artifact of a run: the packages it was made with
+
+_ANY = AnyType()  # type: ignore[no-untyped-call]  # MLflow's
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class Tracked:
 def track(
     project: Project,
     model: RegressorMixin,
-    test: Part,
+    parts: dict[str, Part],
     metrics: dict[str, Any],
 ) -> Tracked:
     """Log the run, register the model as `candidate`, and as `champion` where it is better.
@@ -70,7 +80,7 @@ def track(
     Args:
         project: where the files are and how the run is named.
         model: the fitted regressor, the same that the model file holds.
-        test: features and scores of the test part.
+        parts: features and scores of the parts `train` and `test`.
         metrics: content of the metrics file.
 
     Raises:
@@ -81,11 +91,11 @@ def track(
     address = mlflow.get_tracking_uri()
     log.info("logging to MLflow at %s", without_credentials(address))
     try:
-        return _track(project, model, test, metrics, tags)
+        return _track(project, model, parts, metrics, tags)
     except (MlflowException, RequestException) as error:
-        reason = " ".join(str(error).split()).replace(address, without_credentials(address))
         raise PipelineError(
-            f"MLflow at {without_credentials(address)} did not take the run ({reason[:400]});"
+            f"MLflow at {without_credentials(address)} did not take the run"
+            f" ({champion.reason(error)[:400]});"
             " nothing is lost: run again when it answers; only model_evaluation runs again"
         ) from None
 
@@ -99,14 +109,24 @@ def lineage(project: Project, metrics: dict[str, Any]) -> dict[str, str]:
     return {
         "data_md5": _locked_md5(project, metrics["data_md5"]),
         "data_source": str(metrics["data_source"]),
+        "data_name": str(metrics["data_name"]),
         "model_md5": file_digest(project.path("model"), "md5"),
         "schema_version": str(project.schema_.version),
-        "git_commit": os.environ.get("PIPELINE_GIT_COMMIT")
-        or _git(project.root, "rev-parse", "HEAD")
-        or "none",
-        "git_dirty": os.environ.get("PIPELINE_GIT_DIRTY") or _dirty(project.root),
+        **_of_git(project.root),
+        "environment": hashlib.sha256(environment().encode()).hexdigest(),
         "platform": os.environ.get("PLATFORM_NAME") or "local",
     }
+
+
+def environment() -> str:
+    """Table of this Python and every package that it finds, with their versions."""
+    found: dict[str, str] = {}
+    for package in distributions():  # of two the first is the one that is imported
+        if package.name:  # a removed one may leave its directory
+            found.setdefault(re.sub(r"[-_.]+", "-", package.name).lower(), package.version)
+    lines = ["package,version", f"python,{platform.python_version()}"]
+    lines += [f"{name},{found[name]}" for name in sorted(found)]
+    return "\n".join([*lines, ""])
 
 
 def _locked_md5(project: Project, actual: str) -> str:
@@ -140,35 +160,53 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _dirty(root: Path) -> str:
-    if not _git(root, "rev-parse", "HEAD"):
-        return "none"
-    return "true" if _git(root, "status", "--porcelain") else "false"
+def _of_git(root: Path) -> dict[str, str]:
+    """Tags of the source's commit.
+
+    MLflow would name the commit that is checked out; for the runner that is a snapshot, which
+    nobody else has.
+    """
+    head = _git(root, "rev-parse", "HEAD")
+    commit = os.environ.get("PIPELINE_GIT_COMMIT") or head or "none"
+    told = os.environ.get("PIPELINE_GIT_DIRTY")
+    found = ("true" if _git(root, "status", "--porcelain") else "false") if head else "none"
+    tags = {"git_commit": commit, "git_dirty": told or found, MLFLOW_GIT_COMMIT: commit}
+    return tags | ({"git_snapshot": head} if head not in ("", commit) else {})
 
 
 def _track(
     project: Project,
     model: RegressorMixin,
-    test: Part,
+    parts: dict[str, Part],
     metrics: dict[str, Any],
     tags: dict[str, str],
 ) -> Tracked:
     client = MlflowClient()
     experiment_id = _experiment(client, project.config.mlflow.experiment)
-    _bury_the_dead(client, experiment_id, tags["platform"])
-    with mlflow.start_run(
-        experiment_id=experiment_id,
-        run_name=f"{tags['platform']}-{tags['model_md5'][:8]}",
-        tags=tags,
-    ) as run:
+    with (
+        _attempt(client, experiment_id, project) as attempt,
+        mlflow.start_run(
+            experiment_id=experiment_id,
+            run_name=f"{tags['platform']}-{tags['model_md5'][:8]}",
+            tags={**tags, "attempt": attempt},
+        ) as run,
+    ):
         run_id = run.info.run_id
-        logged = _log_model(project, model, test, run_id)
+        logged = _log_model(project, model, parts, run_id)
         _log_batch(client, run_id, project, metrics, logged.model_id)
         registered = project.config.mlflow.registered_model
         made = mlflow.register_model(logged.model_uri, registered, await_registration_for=0)
         try:
             client.set_registered_model_alias(registered, "candidate", made.version)
-            verdict = crown(client, registered, made.version, metrics)
+            candidate = champion.Candidate(
+                registered=registered,
+                version=made.version,
+                run_id=run_id,
+                model=model,
+                parts=parts,
+                synthetic=metrics["data_source"] == "synthetic",
+            )
+            verdict = champion.crown(client, candidate)
         except BaseException:
             client.delete_model_version(registered, made.version)
             raise
@@ -187,13 +225,41 @@ def _experiment(client: MlflowClient, name: str) -> str:
     return str(found.experiment_id if found else client.create_experiment(name))
 
 
-def _bury_the_dead(client: MlflowClient, experiment_id: str, platform: str) -> None:
-    """Mark runs as failed whose process was killed before it could do so itself.
+@contextmanager
+def _attempt(client: MlflowClient, experiment_id: str, project: Project) -> Iterator[str]:
+    """Name this attempt at a run, and bury the one before it in this workspace if it was killed.
 
-    A platform runs one pipeline at a time (DVC locks the workspace), so none of these lives.
+    The dead are told from the living by a file that is locked for as long as an attempt lives, for
+    other workspaces log to the same experiment, in the name of the same platform too. In a copy of
+    the workspace that file is a copy, which its attempt never locked.
     """
+    path = project.path("last_run").with_name("attempt")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    attempt = uuid.uuid4().hex
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # one that lives, or a file system without locks
+            log.warning(
+                "%s is not locked (%s): no run that died is looked for", path, error.strerror
+            )
+            yield attempt
+            return
+        inode = os.fstat(file.fileno()).st_ino
+        file.seek(0)
+        before = file.read().split()
+        if before[1:] == [str(inode)]:
+            _bury(client, experiment_id, before[0])
+        file.truncate(0)
+        file.write(f"{attempt} {inode}\n")
+        file.flush()
+        yield attempt
+
+
+def _bury(client: MlflowClient, experiment_id: str, attempt: str) -> None:
+    """Mark the run of a dead attempt as failed, and take back what it registered."""
     running = client.search_runs(
-        [experiment_id], f"attributes.status = 'RUNNING' and tags.platform = '{platform}'"
+        [experiment_id], f"attributes.status = 'RUNNING' and tags.attempt = '{attempt}'"
     )
     for run in running:
         for made in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
@@ -227,9 +293,11 @@ def _log_batch(
     )
 
 
-def _log_model(project: Project, model: RegressorMixin, test: Part, run_id: str) -> ModelInfo:
+def _log_model(
+    project: Project, model: RegressorMixin, parts: dict[str, Part], run_id: str
+) -> ModelInfo:
     """Log the files, then the model in MLflow's own form."""
-    x_test, y_test = test
+    x_test, y_test = parts["test"]
     predicted = model.predict(x_test)
     with tempfile.TemporaryDirectory() as name:
         staged = Path(name)
@@ -242,54 +310,20 @@ def _log_model(project: Project, model: RegressorMixin, test: Part, run_id: str)
             model, [str(name) for name in x_test], y_test, predicted
         ).items():
             figure.savefig(staged / "plots" / f"{title}.png")
+        (staged / ENVIRONMENT).write_text(environment())
+        (staged / champion.TRAINED_ON).write_text(champion.trained_on(parts["train"]))
         mlflow.log_artifacts(str(staged), run_id=run_id)
     logged: ModelInfo = mlflow.sklearn.log_model(
         model,
         name="model",
         serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
-        skops_trusted_types=TRUSTED_TYPES,
-        signature=infer_signature(x_test, predicted),
+        skops_trusted_types=champion.TRUSTED_TYPES,
+        signature=ModelSignature(
+            # not "double", for MLflow refuses a client's 7 where that is said
+            inputs=Schema([ColSpec(_ANY, str(name)) for name in x_test]),
+            outputs=infer_signature(x_test, predicted).outputs,
+        ),
         input_example=x_test.head(3),
         pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
     )
     return logged
-
-
-def crown(client: MlflowClient, registered: str, made: str, metrics: dict[str, Any]) -> str:
-    """Move `champion` to this version where it earned it; say what was done and why."""
-    rmse, synthetic = metrics["test"]["rmse"], metrics["data_source"] == "synthetic"
-    champion = _champion(client, registered)
-    if champion is None:
-        verdict = "the first champion"
-    else:
-        name = f"champion version {champion.version}"
-        best, known = _scored(client, champion)
-        if synthetic and known != "synthetic":
-            return f"candidate; {name} stays, it knows real data and this one does not"
-        if known == "synthetic" and not synthetic:
-            verdict = f"the new champion, version {champion.version} knew synthetic data only"
-        elif best is None:
-            return f"candidate; {name} stays, it has no run with a test_rmse to compare with"
-        elif rmse >= best:
-            return f"candidate; {name} stays with RMSE {best:.3f}"
-        else:
-            verdict = f"the new champion, better than version {champion.version} (RMSE {best:.3f})"
-    client.set_registered_model_alias(registered, "champion", made)
-    return verdict
-
-
-def _scored(client: MlflowClient, made: ModelVersion) -> tuple[float | None, str | None]:
-    """Test RMSE and data source of the run behind a version, where it has one."""
-    if not made.run_id:
-        return None, None
-    data = client.get_run(made.run_id).data
-    return data.metrics.get("test_rmse"), data.tags.get("data_source")
-
-
-def _champion(client: MlflowClient, registered: str) -> ModelVersion | None:
-    try:
-        return client.get_model_version_by_alias(registered, "champion")
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise

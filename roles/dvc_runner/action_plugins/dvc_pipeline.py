@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +20,39 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "files" / "image"))
-import dvc_runner  # one implementation of snapshots, here and in the image
+# one implementation of snapshots, here and in the image
+from dvc_runner.environments.locks import environment_asked
+from dvc_runner.environments.target import Target
+from dvc_runner.git import RunnerError
+from dvc_runner.handover import objects_here, write_objects
+from dvc_runner.parameters import data_request, input_of
+from dvc_runner.snapshot import make_snapshot, write_bundle
+from dvc_runner.sources import folder_of
 
 POLL_SECONDS = 1.0
-RUN_TIMEOUT = 6 * 3600
+
+
+@dataclass
+class Run:
+    """What one project is asked for, and how far that is."""
+
+    project: Mapping[str, Any]
+    request: Mapping[str, Any]
+    deliveries: Mapping[str, Path]
+    state: dict[str, Any]
+    objects: Callable[[], Mapping[str, Path]] = dict
+    """Looks what the checkout's own cache has of the project's data, by the keys of its objects."""
+    asked: str = field(default_factory=lambda: uuid.uuid4().hex)
+    offset: int = 0
+    quiet: int = 0
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
-    """Ask the runner whether a run is needed; if so hand over what it needs, start it and wait.
+    """Ask each project's runner whether a run is needed; start those, side by side, and wait.
 
-    Arguments: container, project (directory on this machine or git URL), params, data, data_params,
-    force, cache.
+    Arguments: projects (as the filter dvc_runner_listed returns them), environments (as
+    dvc_environment returns them), python and machine (as that had them), set,
+    grid, force, cache.
     """
 
     TRANSFERS_FILES = True
@@ -37,89 +62,172 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
     ) -> dict[str, Any]:
         """Run the task."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        given = self._task.args
-        try:
-            request, deliveries = self._request(given)
-        except dvc_runner.RunnerError as error:
-            raise AnsibleActionFail(str(error)) from error
-        state = self._ask("check", json.dumps(request))
-        if self._task.check_mode or not state["needed"]:
-            changed = bool(state["needed"])
-            return result | {"changed": changed, "reason": state["reason"], "run": state}
-        if state["running"]:
-            Display().display("  a run is under way: following it")
-        else:
-            Display().display(f"  running the pipeline: {state['reason']}")
-            self._deliver(deliveries, bool(state["known"]))
-            self._start(request)
-        answer = self._follow()
-        if not answer["ok"]:
-            raise AnsibleActionFail(f"{answer['error']}\nIts last lines:\n{answer.get('tail', '')}")
-        changed = bool(answer["changed"])
-        return result | {"changed": changed, "reason": state["reason"], "run": answer}
+        errors: dict[str, str] = {}
+        runs: list[Run] = []
+        for project in self._task.args["projects"]:
+            try:
+                request, deliveries, objects = self._request(project)
+                state = self._ask(project["container"], "check", given=request)
+            except (RunnerError, AnsibleActionFail) as error:
+                errors[project["name"]] = str(error)
+                continue
+            runs.append(Run(project, request, deliveries, state, objects))
+        answers = {it.project["name"]: it.state for it in runs}
+        needed = [it for it in runs if it.state["needed"]]
+        if not self._task.check_mode:
+            named = len(self._task.args["projects"]) > 1
+            answers |= self._run_all(needed, errors, named=named)
+        if errors:
+            raise AnsibleActionFail(told(errors))
+        changed = any(
+            it.state["needed"] if self._task.check_mode else answers[it.project["name"]]["changed"]
+            for it in needed
+        )
+        return result | {"changed": changed, "runs": answers}
 
-    def _request(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Path]]:
-        """Return what the runner is asked for, and the files it needs for that."""
+    def _run_all(
+        self, needed: Iterable[Run], errors: dict[str, str], *, named: bool
+    ) -> dict[str, dict[str, Any]]:
+        """Start runs and show what they say until each has ended; `errors` gets what failed."""
+        going: list[Run] = []
+        for it in needed:
+            name = it.project["name"]
+            mark = f"  {name}: " if named else "  "
+            if it.state["running"]:
+                Display().display(f"{mark}a run is under way: this one waits, then has its turn")
+            else:
+                Display().display(f"{mark}running the pipeline: {it.state['reason']}")
+            try:
+                self._begin(it)
+            except (RunnerError, AnsibleActionFail) as error:
+                errors[name] = str(error)
+                continue
+            going.append(it)
+        answers: dict[str, dict[str, Any]] = {}
+        while going:
+            time.sleep(POLL_SECONDS)
+            for it in [*going]:
+                name = it.project["name"]
+                try:
+                    answer = self._look(it, f"  {name} | " if named else "  | ")
+                except AnsibleActionFail as error:
+                    answer = {"ok": False, "error": str(error)}
+                if not answer:
+                    continue
+                going.remove(it)
+                answers[name] = answer
+                if answer.get("table"):
+                    Display().display(str(answer["table"]))
+                if not answer["ok"]:
+                    # what it said was shown as it was said
+                    errors[name] = str(answer["error"])
+        return answers
+
+    def _request(
+        self, given: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Path], Callable[[], Mapping[str, Path]]]:
+        """Return what the runner of a project is asked for, and the files it needs for that.
+
+        And what looks for data in the checkout's own cache, each file of it: for a run alone.
+        """
         request: dict[str, Any] = {
-            "params": given.get("params") or {},
-            "force": bool(given.get("force")),
+            "params": given["params"],
+            "force": bool(self._task.args.get("force")),
+            "timeout": seconds(given["timeout"]),
+            "pipeline": str(given.get("pipeline") or ""),
         }
+        request |= {key: words(self._task.args.get(key)) for key in ("set", "grid")}
         deliveries: dict[str, Path] = {}
-        project = str(given["project"])
-        if "://" in project or project.startswith("git@"):
-            request["source"] = project
-        else:
-            snapshot = dvc_runner.make_snapshot(Path(project), Path(given["cache"]).expanduser())
-            request["snapshot"] = snapshot["id"]
-            deliveries["project.bundle"] = Path(snapshot["repository"])
-        if data := given.get("data"):
+        cache = Path(self._task.args["cache"]).expanduser()
+        folder = folder_of(given, cache)
+        # found again: what was fetched since asks for other packages, or its files are faulty.
+        # A check builds no image, and would be refused where the packages changed
+        request["environment"] = ""
+        if (
+            given.get("name") in self._task.args.get("environments", {})
+            and not self._task.check_mode
+        ):
+            target = Target.of(self._task.args)
+            request["environment"] = environment_asked(given, folder, cache, target).digest
+        snapshot = make_snapshot(folder, cache)
+        bundle = f"{snapshot['id']}.bundle"
+        request["snapshot"] = snapshot["id"]
+        request["source"] = f"/workspace/inputs/{bundle}"
+        deliveries[bundle] = Path(snapshot["repository"])
+        if data := given["data"]:
             received: dict[str, Any] = {}
             path = Path(data).expanduser()
             if path.is_file():
-                received = {"name": path.name, "sha256": file_digest(path)}
-                deliveries[path.name] = path
-            elif "/" in data and "://" not in data:
+                received = input_of(path)
+                deliveries[received["name"]] = path
+            elif ("/" in data or path.suffix) and "://" not in data:
                 raise AnsibleActionFail(
                     f"dvc_runner_data {data} is not a file on the machine that runs Ansible: "
                     "name one that is, a URL, or a source that the project knows."
                 )
-            request["data"] = dvc_runner.data_request(data, given["data_params"], received)
-        return request, deliveries
+            request["data"] = data_request(data, given["data_params"], received)
+        return request, deliveries, partial(objects_here, folder, snapshot)
 
-    def _ask(self, *words: str) -> dict[str, Any]:
-        """Run a subcommand of the runner in its container and return its JSON answer."""
-        reply = self._on_host(shlex.join([*self._runner(), *words]))
+    def _ask(
+        self, container: str, *words: str, given: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run a subcommand of a runner in its container and return its JSON answer.
+
+        What is `given` goes by stdin: every user of the host can read a command line.
+        """
+        options = ["-i"] if given is not None else []
+        reply = self._on_host(
+            shlex.join([*runner(container, *options), *words]), f"{json.dumps(given)}\n".encode()
+        )
         if reply["rc"]:
             said = (reply["stderr"] + reply["stdout"]).strip()
-            raise AnsibleActionFail(f"{self._task.args['container']}: {said}")
+            raise AnsibleActionFail(explained(container, said))
         answer: dict[str, Any] = json.loads(reply["stdout"] or "{}")
         return answer
 
-    def _runner(self, *options: str) -> list[str]:
-        """Return the start of a command that the runner carries out in its container."""
-        return ["docker", "exec", *options, self._task.args["container"], "dvc_runner"]
-
-    def _on_host(self, command: str) -> dict[str, Any]:
-        """Run a command on the host.
+    def _on_host(self, command: str, in_data: bytes = b"\n") -> dict[str, Any]:
+        """Run a command on the host, in the environment of the play.
 
         With input to read SSH gives it no terminal, which would mix its two outputs.
         """
-        return dict(self._low_level_execute_command(command, in_data=b"\n"))
+        prefix = self._compute_environment_string()
+        return dict(self._low_level_execute_command(f"{prefix} {command}", in_data=in_data))
 
-    def _deliver(self, files: Mapping[str, Path], snapshot_known: bool) -> None:
-        """Hand files over to the runner by way of the host."""
+    def _begin(self, it: Run) -> None:
+        """Hand over what a run needs, and start it so that it outlives this process."""
+        container = it.project["container"]
+        objects = it.objects()
+        asked = {"keys": [*objects]}
+        lacking = self._ask(container, "lacks", given=asked)["keys"] if objects else []
+        named = {"objects": f"{it.asked}.objects"} if lacking else {}
+        # kept first: what a request to come names stays where another run cleans up
+        self._ask(container, "request", it.asked, given={**it.request, **named})
+        self._deliver(container, it.deliveries, bool(it.state["known"]))
+        if lacking:
+            Display().display(f"  handing over {len(lacking)} objects of the checkout's DVC cache")
+            with tempfile.TemporaryDirectory(prefix="dvc-objects-") as local:
+                archive = Path(local) / "objects"
+                write_objects({key: objects[key] for key in lacking}, archive)
+                self._deliver(container, {named["objects"]: archive}, snapshot_known=True)
+        reply = self._on_host(shlex.join([*runner(container, "-d"), "run", it.asked]))
+        if reply["rc"]:
+            raise AnsibleActionFail(f"The run could not be started: {reply['stderr']}")
+
+    def _deliver(self, container: str, files: Mapping[str, Path], snapshot_known: bool) -> None:
+        """Hand files over to a runner by way of the host."""
         with tempfile.TemporaryDirectory(prefix="dvc-pipeline-") as local:
             for name, path in files.items():
-                source = path
-                if name == "project.bundle":
+                source = Path(local) / "input"
+                if path.is_dir():
                     if snapshot_known:
                         continue
-                    source = Path(local) / name
-                    dvc_runner.write_bundle({"repository": str(path)}, source)
+                    write_bundle({"repository": str(path), "id": Path(name).stem}, source)
+                else:
+                    shutil.copyfile(path, source)  # Ansible expands a dollar in a path
                 self._make_tmp_path()
                 remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "input")
                 self._transfer_file(str(source), remote)
-                receive = shlex.join([*self._runner("-i"), "receive", name])
+                receive = shlex.join([*runner(container, "-i"), "receive", name])
                 reply = self._on_host(f"{receive} < {shlex.quote(remote)}")
                 self._remove_tmp_path(self._connection._shell.tmpdir)
                 self._connection._shell.tmpdir = None
@@ -128,38 +236,67 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
                         f"Handing {name} to the runner failed: {reply['stderr']}"
                     )
 
-    def _start(self, request: Mapping[str, Any]) -> None:
-        """Start a run that outlives this process and its connection."""
-        if "snapshot" in request:
-            request = {**request, "source": "/workspace/inputs/project.bundle"}
-        self._ask("clear")
-        reply = self._on_host(shlex.join([*self._runner("-d"), "run", json.dumps(request)]))
-        if reply["rc"]:
-            raise AnsibleActionFail(f"The run could not be started: {reply['stderr']}")
+    def _look(self, it: Run, mark: str) -> dict[str, Any]:
+        """Show what a run has said since the last look, and return its result once it ended.
 
-    def _follow(self) -> dict[str, Any]:
-        """Show what the run says until it ends, and return its result."""
-        offset, deadline, quiet = 0, time.monotonic() + RUN_TIMEOUT, 0
-        while time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-            said = self._ask("progress", str(offset))
-            offset = said["offset"]
-            for line in said["lines"]:
-                Display().display(f"  | {line}")
-            if said["result"]:
-                return dict(said["result"])
-            # between the start and its first lock there is no run and no result yet
-            quiet = 0 if said["running"] else quiet + 1
-            if quiet > 10:  # noqa: PLR2004 - polls
-                raise AnsibleActionFail(
-                    f"The run in {self._task.args['container']} ended without a result: its "
-                    "container was stopped, or it ran out of memory (dvc_runner_memory). "
-                    "Run again: finished stages are kept."
-                )
-        raise AnsibleActionFail(f"The run did not end within {RUN_TIMEOUT} s: see `make logs`.")
+        Raises:
+            AnsibleActionFail: it ended without a result.
+        """
+        said = self._ask(it.project["container"], "progress", it.asked, str(it.offset))
+        it.offset = said["offset"]
+        for line in said["lines"]:
+            Display().display(f"{mark}{line}")
+        if said["result"]:
+            return dict(said["result"])
+        # between the start and its first lock there is no run and no result yet
+        it.quiet = 0 if said["running"] else it.quiet + 1
+        if it.quiet > 10:  # noqa: PLR2004 - polls
+            raise AnsibleActionFail(
+                f"The run in {it.project['container']} ended without a result: its "
+                "container was stopped, or it ran out of memory (dvc_runner_memory). "
+                "Run again: finished stages are kept."
+            )
+        return {}
 
 
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
+def runner(container: str, *options: str) -> list[str]:
+    """Return the start of a command that a runner carries out in its container."""
+    return ["docker", "exec", *options, container, "dvc_runner"]
+
+
+def words(value: object) -> list[str]:
+    """Read a list, which is one text of words where it is given on a command line."""
+    return (
+        str(value or "").split() if not isinstance(value, list) else [str(each) for each in value]
+    )
+
+
+def explained(container: str, said: str) -> str:
+    """Say what became of a command that should have run in a container."""
+    if "No such container" in said:
+        return f"{container} is not there: `make up` with this project starts it."
+    return f"{container}: {said}"
+
+
+def told(errors: Mapping[str, str]) -> str:
+    """Say what went wrong, with the projects' names where there are several."""
+    if len(errors) == 1:
+        return next(iter(errors.values()))
+    return " ".join(f"{name}: {said}" for name, said in errors.items())
+
+
+def seconds(value: object) -> int:
+    """Read a time limit.
+
+    Raises:
+        RunnerError: it is no whole number of seconds.
+    """
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise RunnerError(
+            f"dvc_runner_timeout is {value!r}: give a whole number of seconds, or 0 for no limit."
+        )
+    return number

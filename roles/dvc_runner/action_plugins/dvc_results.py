@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -14,39 +15,58 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+sys.path.insert(0, str(Path(__file__).parent))
+from dvc_pipeline import explained, told  # Ansible loads plugins by file, not by package
+
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
-    """Arguments: container, project (a directory on this machine)."""
+    """Arguments: projects (as the filter dvc_runner_listed returns them)."""
 
     def run(
         self, tmp: str | None = None, task_vars: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Run the task."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        container, project = self._task.args["container"], Path(self._task.args["project"])
-        if not project.is_dir():
+        written: dict[str, list[str]] = {}
+        errors: dict[str, str] = {}
+        for one in self._task.args["projects"]:
+            try:
+                written[one["name"]] = self._save(one)
+            except AnsibleActionFail as error:
+                errors[one["name"]] = str(error)
+        if errors:
+            also = f" Saved: {', '.join(written)}." if written else ""
+            raise AnsibleActionFail(f"{told(errors)}{also}")
+        return result | {"changed": any(written.values()), "written": written}
+
+    def _save(self, one: Mapping[str, Any]) -> list[str]:
+        """Save one project's results; returns the names of files that were written."""
+        project = Path(one["source"]).expanduser()
+        if one.get("ref") or not project.is_dir():
+            at = f" at {one['ref']}" if one.get("ref") else ""
             raise AnsibleActionFail(
-                f"dvc_runner_project {project} is not a directory here: "
+                f"{one['name']} is taken from {one['source']}{at}, which is no checkout here: "
                 "results can be saved into a checkout only."
             )
         with tempfile.TemporaryDirectory(prefix="dvc-results-") as local:
             archive = Path(local) / "results.tar"
-            self._fetch(container, archive)
+            self._fetch(one["container"], archive)
             unpack(archive, Path(local) / "new")
             written = differing(Path(local) / "new", project)
             if not self._task.check_mode:
                 for name in written:
                     place(Path(local) / "new" / name, project, name)
-        return result | {"changed": bool(written), "written": written}
+        return written
 
     def _fetch(self, container: str, archive: Path) -> None:
         """Have the runner write its results on the host, and bring that file here."""
         self._make_tmp_path()
         remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "results.tar")
-        command = shlex.join(["docker", "exec", container, "dvc_runner", "export"])
+        words = shlex.join(["docker", "exec", container, "dvc_runner", "export"])
+        command = f"{self._compute_environment_string()} {words}"
         reply = self._low_level_execute_command(f"{command} > {shlex.quote(remote)}", in_data=b"\n")
         if reply["rc"]:
-            raise AnsibleActionFail(f"{container}: {reply['stderr'].strip()}")
+            raise AnsibleActionFail(explained(container, reply["stderr"].strip()))
         self._fixup_perms2([self._connection._shell.tmpdir, remote], execute=False)
         self._connection.fetch_file(remote, str(archive))
         self._remove_tmp_path(self._connection._shell.tmpdir)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from wine_quality import sample
 from wine_quality.config import DataIngestion, KnownSource, Project, without_credentials
-from wine_quality.dataset import Table, decode, parse
+from wine_quality.dataset import Table, decode, parse, undeclared
 from wine_quality.runtime import PipelineError, log, run_stage, write_atomic
 
 MAX_BYTES = 64 * 2**20  # of a download, and of a csv inside a zip
@@ -215,7 +215,8 @@ def unpack(received: Received) -> bytes:
 def ingest(received: Received, known: Mapping[str, KnownSource]) -> tuple[bytes, Table, bytes]:
     """Turn what was received into the raw table and a note of its origin.
 
-    UTF-8 without a byte order mark is kept byte for byte; anything else is re-encoded to it.
+    UTF-8 without a byte order mark is kept byte for byte; anything else is re-encoded to it, and
+    a first line `sep=;` goes.
 
     Returns:
         The file's bytes, the table in it, and the origin as JSON.
@@ -235,7 +236,8 @@ def ingest(received: Received, known: Mapping[str, KnownSource]) -> tuple[bytes,
     for name, entry in known.items():
         if received.data_source != name and entry.sha256 == _sha256(raw):
             origin["known_as"] = name
-    return text.encode(), table, (json.dumps(origin, indent=2, sort_keys=True) + "\n").encode()
+    note = json.dumps(origin, indent=2, sort_keys=True) + "\n"
+    return undeclared(text).encode(), table, note.encode()
 
 
 def _work(project: Project) -> None:

@@ -1,14 +1,15 @@
 """Stage 3: drop exact duplicates, then split into a training and a test part."""
 
+import hashlib
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
 
 from wine_quality.config import Project, Schema, Split
 from wine_quality.dataset import NULLS, Table, read
-from wine_quality.parts import write_csv
+from wine_quality.parts import digests, write_csv
 from wine_quality.runtime import PipelineError, log, run_stage
 
 MIN_ROWS = 10  # distinct ones; below that neither part says anything
@@ -35,8 +36,9 @@ def typed(table: Table, schema: Schema) -> pd.DataFrame:
 def split(frame: pd.DataFrame, target: str, settings: Split) -> Parts:
     """Divide distinct rows so that both parts have like shares of every score.
 
-    A score too rare to be in both parts is grouped with its nearest neighbour; where even that
-    does not suffice, the split is a plain random one.
+    The rows of a score are put in the order of a digest of seed and content, and the first of
+    them are the test part. So the order of the file does not matter, and of a file that grew only
+    those rows change parts that lie where the order is cut.
 
     Args:
         frame: distinct rows, features and target.
@@ -53,31 +55,26 @@ def split(frame: pd.DataFrame, target: str, settings: Split) -> Parts:
         raise PipelineError(
             f"{len(frame)} distinct rows are left, at least {MIN_ROWS} are needed; give more data"
         )
-    features, scores = frame.drop(columns=target), frame[target]
+    keys = [
+        hashlib.sha256(f"{settings.seed}:{digest}".encode()).hexdigest()
+        for digest in digests(frame.drop(columns=target))
+    ]
+    ordered = frame.iloc[np.lexsort((frame[target].to_numpy(), np.array(keys)))]
+    scores = ordered[target]
     tests = max(2, round(len(frame) * settings.test_size))  # R2 is not defined for one row
-    groups = _strata(scores)
-    even = groups.nunique() <= min(tests, len(frame) - tests)
-    x_train, x_test, y_train, y_test = train_test_split(
-        features,
-        scores,
-        test_size=tests,
-        random_state=settings.seed,
-        stratify=groups if even else None,
-    )
-    return x_train, x_test, y_train, y_test
+    tested = ordered.groupby(target).cumcount() < scores.map(_quotas(scores, tests))
+    features = ordered.drop(columns=target)
+    return features[~tested], features[tested], scores[~tested], scores[tested]
 
 
-def _strata(scores: pd.Series) -> pd.Series:
-    """Scores, where one that occurs once is joined with its nearest neighbour."""
-    groups = scores.copy()
-    while True:
-        counts = groups.value_counts().sort_index()
-        if len(counts) == 1 or counts.min() > 1:
-            return groups
-        rare = counts.idxmin()
-        others = counts.index[counts.index != rare]
-        nearest = min(others, key=lambda other: (abs(other - rare), other))
-        groups = groups.replace(rare, nearest)
+def _quotas(scores: pd.Series, tests: int) -> pd.Series:
+    """How many rows of each score are in the test part: its share, and `tests` in all.
+
+    What rounding down leaves over goes to the scores that lost most by it.
+    """
+    quotas, lost = divmod(scores.value_counts().sort_index() * tests, len(scores))
+    quotas[lost.nlargest(tests - quotas.sum()).index] += 1
+    return quotas
 
 
 def _work(project: Project) -> None:

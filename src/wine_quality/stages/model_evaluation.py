@@ -50,16 +50,18 @@ def _work(project: Project) -> None:
         **evaluate(model, parts),
         "rows": {"raw": origin["rows"], **{name: len(x) for name, (x, _) in parts.items()}},
         "data_source": origin["data_source"],
+        "data_name": origin["name"],
         "data_md5": file_digest(project.path("raw"), "md5"),
     }
     content = json.dumps(metrics, indent=2, sort_keys=True) + "\n"
     write_atomic(project.path("metrics"), content.encode())
     log.info(
-        "test R2 %.3f, RMSE %.3f, MAE %.3f (data_source: %s); written to %s",
+        "test R2 %.3f, RMSE %.3f, MAE %.3f (data_source: %s, %s); written to %s",
         metrics["test"]["r2"],
         metrics["test"]["rmse"],
         metrics["test"]["mae"],
         metrics["data_source"],
+        metrics["data_name"],
         project.config.paths.metrics,
     )
 
@@ -71,7 +73,7 @@ def _work(project: Project) -> None:
     # after the metrics are safe, and not on the way to them: importing MLflow takes seconds
     from wine_quality import tracking  # noqa: PLC0415
 
-    tracked = tracking.track(project, model, parts["test"], metrics)
+    tracked = tracking.track(project, model, parts, metrics)
     record = json.dumps(tracked.record(), indent=2, sort_keys=True) + "\n"
     write_atomic(project.path("last_run"), record.encode())
     log.info(

@@ -1,0 +1,164 @@
+"""From the inventory's pipeline projects to what each one's runner is and is asked for."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "files" / "image"))
+from dvc_runner.sources import is_address
+
+SERVICE = "dvc-runner"
+# with the service's name before it, a container is to have a name too
+NAME = re.compile(r"[a-z][a-z0-9-]{0,29}\Z")
+# what an entry may say, and what holds where it does not
+KEYS: Mapping[str, Any] = {
+    "source": "",
+    "ref": "",
+    "token": "",
+    "ssh_key": "",
+    "host_key": "",
+    "pipeline": "",
+    "dvc_config": "",
+    "requirements": "",
+    "system_packages": [],
+    "params": {},
+    "data": "",
+    "data_params": {"source": "params.yaml:source", "sha256": "params.yaml:sha256"},
+    "environment": {},
+    "secrets": {},
+    "memory": "",
+    "gpus": 0,
+    "timeout": "",
+}
+
+
+def listed(
+    entries: Mapping[str, Mapping[str, Any]], asked: str, given: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """List the projects of a platform, those whose runs are asked for marked as `chosen`.
+
+    Args:
+        entries: dvc_runner_projects.
+        asked: dvc_runner_project: a name, a directory or a git URL; empty for every entry.
+        given: what the role's variables say of any project, and of the run of a chosen one.
+
+    Raises:
+        AnsibleFilterError: an entry, or what is asked for, cannot be; one sentence.
+    """
+    known = {name: entry or {} for name, entry in entries.items()}
+    chosen = [*known]
+    same = [
+        name
+        for name, entry in known.items()
+        if asked and place(entry.get("source")) == place(asked)
+    ]
+    if asked and asked not in known and same:
+        chosen = same
+    elif asked and asked not in known:
+        known = {**known, ad_hoc_name(asked, known): {"source": asked}}
+        chosen = [list(known)[-1]]
+    elif asked:
+        chosen = [asked]
+    if wrong := [*faults(known), *ambiguous(chosen, given)]:
+        raise AnsibleFilterError(wrong[0])
+    return [project(name, entry, given, name in chosen) for name, entry in known.items()]
+
+
+def project(
+    name: str, entry: Mapping[str, Any], given: Mapping[str, Any], chosen: bool
+) -> dict[str, Any]:
+    """Return one project with everything that its runner needs to know."""
+    said = {**KEYS, **{key: value for key, value in entry.items() if value not in (None, "")}}
+    return {
+        **said,
+        "name": name,
+        "chosen": chosen,
+        "service": f"{SERVICE}-{name}",
+        "container": f"{given['platform']}-{SERVICE}-{name}",
+        "params": {**said["params"], **(given["params"] if chosen else {})},
+        "data": (given["data"] if chosen else "") or said["data"],
+        "environment": {**given["environment"], **said["environment"]},
+        "memory": said["memory"] or given["memory"],
+        "timeout": said["timeout"] if said["timeout"] != "" else given["timeout"],  # 0 is no limit
+    }
+
+
+def place(source: object) -> str:
+    """Return where a project is, the same for each way to spell a directory."""
+    text = str(source or "")
+    return text if is_address(text) else str(Path(text).expanduser().resolve())
+
+
+def ad_hoc_name(asked: str, known: Iterable[str]) -> str:
+    """Name a project after where it is.
+
+    Raises:
+        AnsibleFilterError: nothing is there, or no name comes of it.
+    """
+    if not is_address(asked) and not Path(asked).expanduser().is_dir():
+        raise AnsibleFilterError(
+            f"dvc_runner_project {asked} is no name in dvc_runner_projects (it has "
+            f"{', '.join(known) or 'none'}), no directory on this machine and no git URL: "
+            "correct it."
+        )
+    last = re.split(r"[/:]", asked.rstrip("/"))[-1].removesuffix(".git").lower()
+    name = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:30].rstrip("-")
+    if not NAME.match(name) or name in known:
+        raise AnsibleFilterError(
+            f"dvc_runner_project {asked} gives no name of its own ({name or 'nothing'} is "
+            f"{'in dvc_runner_projects already' if name in known else 'none'}): give it an entry "
+            "in dvc_runner_projects."
+        )
+    return name
+
+
+def faults(known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Say what is wrong with entries."""
+    for name, entry in known.items():
+        where = f"dvc_runner_projects.{name}"
+        if not NAME.match(name):
+            yield (
+                f"{where} is no name for a project: use lower-case letters, digits and dashes, "
+                "at most 30."
+            )
+        for key in entry:
+            if key not in KEYS:
+                yield f"{where} has {key}, which means nothing there: use {', '.join(KEYS)}."
+        source = str(entry.get("source") or "")
+        if not source:
+            yield f"{where} has no source: give the directory or the git URL of the project."
+        elif not is_address(source) and not Path(source).expanduser().is_dir():
+            yield f"{where}.source {source} is no directory on this machine and no git URL."
+
+
+def ambiguous(chosen: list[str], given: Mapping[str, Any]) -> Iterator[str]:
+    """Say where what is given for one project would be given to several."""
+    several = len(chosen) > 1
+    for key in ("data", "params", "set", "grid"):
+        if given[key] and several:
+            yield (
+                f"dvc_runner_{key} is for one project and {', '.join(chosen)} would be run: "
+                "name one (PROJECT=...), or say it in its entry of dvc_runner_projects."
+            )
+
+
+def gpu_devices(count: object) -> dict[str, Any]:
+    """Return what Compose calls the reservation of a number of GPUs; nothing where it is 0."""
+    if not int(str(count)):
+        return {}
+    devices = [{"driver": "nvidia", "count": int(str(count)), "capabilities": ["gpu"]}]
+    return {"resources": {"reservations": {"devices": devices}}}
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {"dvc_runner_gpus": gpu_devices, "dvc_runner_listed": listed}
