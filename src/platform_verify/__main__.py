@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import locale
 import os
 import shutil
 import subprocess
@@ -27,11 +26,10 @@ Ends with 0: every check passed, 1: a check failed, 2: no verdict could be reach
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """Return what Ansible runs in: results as JSON, what is no inventory refused."""
-    # Ansible works in UTF-8 only
-    spoken = {} if locale.getencoding().lower() == "utf-8" else {"LC_ALL": "C.UTF-8"}
     return {
         **given,
-        **spoken,
+        # Ansible works in UTF-8 only, and this locale is on every machine
+        "LC_ALL": "C.UTF-8",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{given.get('PATH', os.defpath)}",
         "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",

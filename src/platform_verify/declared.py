@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 # where to knock for what is open on every address
@@ -17,11 +17,12 @@ class Port:
     inside: int
     address: str
     port: int
+    protocol: str = "tcp"
 
 
 @dataclass(frozen=True)
 class Service:
-    """A declared service and where it runs."""
+    """A declared service and where it runs; `exceptions` maps a house rule to why it is broken."""
 
     name: str
     host: str
@@ -29,6 +30,17 @@ class Service:
     user: str
     memory: str
     ports: tuple[Port, ...]
+    stage: str = "app"
+    replicas: int = 1
+    exposed: Sequence[int] = ()
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """Names of its containers: one a replica."""
+        if self.replicas == 1:
+            return (self.container,)
+        return tuple(f"{self.container}-{number + 1}" for number in range(self.replicas))
 
     def url(self, inside: int) -> str:
         """Address, as the host sees it, of a port inside the container.
@@ -54,13 +66,12 @@ class Host:
 
 @dataclass(frozen=True)
 class Platform:
-    """Hosts that run something, services, buckets (name to versioning) and users (to buckets)."""
+    """Hosts that run something, services, and what roles say their checks compare with."""
 
     name: str
     hosts: Mapping[str, Host]
     services: Mapping[str, Service]
-    buckets: Mapping[str, bool]
-    users: Mapping[str, tuple[str, ...]]
+    promised: Mapping[str, Any]
 
 
 def declared(hosts: Mapping[str, Mapping[str, Any]]) -> Platform:
@@ -71,9 +82,7 @@ def declared(hosts: Mapping[str, Mapping[str, Any]]) -> Platform:
             name=service,
             host=host,
             container=f"{said['platform']}-{service}",
-            user=spec["user"],
-            memory=spec["memory"],
-            ports=tuple(Port(**port) for port in spec["ports"]),
+            **{**spec, "ports": tuple(Port(**port) for port in spec["ports"])},
         )
         for host, said in about.items()
         for service, spec in said["services"].items()
@@ -86,8 +95,5 @@ def declared(hosts: Mapping[str, Mapping[str, Any]]) -> Platform:
             for name in used
         },
         services=services,
-        buckets={row["name"]: row["versioning"] for s in about.values() for row in s["buckets"]},
-        users={
-            row["access_key"]: tuple(row["buckets"]) for s in about.values() for row in s["users"]
-        },
+        promised={key: value for said in about.values() for key, value in said["promised"].items()},
     )

@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import shlex
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import testinfra
 from testinfra.backend.base import CommandResult
 from testinfra.host import Host as Connection
 
-from platform_verify import evidence
+from platform_verify import rooms
 from platform_verify.declared import Host, Platform, Service
 from platform_verify.evidence import CannotRunError, Json
 
-# what a shell, sudo and Ansible's own splitting of words all leave as it is
-SOURCE = base64.b64encode(gzip.compress(Path(evidence.__file__).read_bytes(), mtime=0)).decode()
 REMOTE_SECONDS = 300
+# the engine that the platform is on, whatever a shell there points its client at
+OTHERS = ("API_VERSION", "CERT_PATH", "CONTEXT", "DEFAULT_PLATFORM", "TLS", "TLS_VERIFY")
+ENGINE = [
+    "env",
+    *(word for name in OTHERS for word in ("-u", f"DOCKER_{name}")),
+    "DOCKER_HOST=unix:///var/run/docker.sock",
+]
 PAUSE = 1.0
-# services that a fact comes from, beside the one in whose container it is read
-SOURCES = {
-    "artifacts": ("minio",),
-    "objects": ("minio",),
-    "predictions": ("mlflow", "minio"),
-    "pull": ("minio",),
-    "reach": ("minio",),
-    "run": ("mlflow",),
-}
 # what testinfra's own SSH and sudo cannot take, or would show on a command line
-ONLY_ANSIBLE = {"ansible_become_password", "ansible_password"}
+ONLY_ANSIBLE = {
+    "ansible_become_pass",
+    "ansible_become_password",
+    "ansible_password",
+    "ansible_ssh_pass",
+    "ansible_ssh_password",
+    "ansible_sudo_pass",
+}
 
 
 class FactError(Exception):
@@ -77,8 +78,14 @@ def ask(way: Connection, command: str) -> CommandResult:
         ) from error
 
 
+def told(answer: Mapping[str, Any]) -> str:
+    """Say what a request was answered."""
+    method = answer.get("method", "GET")
+    return f"{method} {answer['url']} is answered {answer['status'] or answer['error']}"
+
+
 class Facts:
-    """What evidence.py finds on the hosts and in the containers of a platform."""
+    """What evidence finds on the hosts and in the containers of a platform."""
 
     def __init__(self, platform: Platform, inventory: str) -> None:
         """Look at every host, then start all other reading.
@@ -91,6 +98,7 @@ class Facts:
             CannotRunError: a host cannot be reached, or has no engine to ask.
         """
         self._platform = platform
+        self._evidence = {place: one for one in rooms.all_evidence() for place in one.places}
         self._spent = 0.0
         self._ways = {
             name: connect(name, host.variables, inventory) for name, host in platform.hosts.items()
@@ -100,27 +108,36 @@ class Facts:
             name: self._pool.submit(self._look, name, host) for name, host in platform.hosts.items()
         }
         self._hosts = {name: look.result() for name, look in looks.items()}
-        buckets = {"buckets": sorted(platform.buckets)}
-        self._inside: dict[str, Future[Json]] = {}
-        for place, service, given in (
-            ("runner", "dvc-runner", buckets),
-            ("model", "dvc-runner", {}),
-            ("clone", "dvc-runner", {}),
-            ("minio", "minio", buckets),
-        ):
-            self._inside[place] = self._pool.submit(self._ask, service, place, given)
-        self._inside["mlflow"] = self._pool.submit(self._ask_mlflow, buckets)
+        self._inside: dict[tuple[str, str], Future[Json]] = {
+            (place, service): self._pool.submit(self._ask, place, service, platform.promised)
+            for place, one in self._evidence.items()
+            if place in one.at_once
+            for service in one.services(platform.promised)
+        }
 
-    def of(self, place: str, name: str) -> Any:  # noqa: ANN401 - whatever JSON that fact is
+    def of(self, place: str, name: str, *sources: str, service: str = "") -> Any:  # noqa: ANN401 - whatever JSON that fact is
         """Return a fact from inside a container.
+
+        Args:
+            place: as the evidence of a role calls it.
+            name: of the fact.
+            sources: services that the fact comes from, beside the one whose container it is.
+            service: whose container, where the evidence is of several.
 
         Raises:
             FactError: it could not be read; where a service it comes from is down, that says so.
         """
-        for service in SOURCES.get(name, ()):
-            if service in self._platform.services:
-                self._running(self._platform.services[service])
-        return self._fact(self._inside[place].result(), name)
+        self._all_running(sources)
+        return self._fact(
+            self._inside[place, service or self._evidence[place].service].result(), name
+        )
+
+    def answer(
+        self, place: str, name: str, given: Mapping[str, Any], *sources: str, service: str = ""
+    ) -> Any:  # noqa: ANN401 - whatever JSON that fact is
+        """Return a fact that depends on what other facts were; as `of` in all else."""
+        self._all_running(sources)
+        return self._fact(self._ask(place, service or self._evidence[place].service, given), name)
 
     def of_host(self, host: str, name: str) -> Any:  # noqa: ANN401 - whatever JSON that fact is
         """Return a fact of a host; raises FactError where it could not be read."""
@@ -144,11 +161,6 @@ class Facts:
         except CannotRunError as error:
             raise FactError(str(error)) from error
         return list(self._fact(found, "answers"))
-
-    def metrics(self) -> Json:
-        """Return the pipeline's metrics, empty where there are none."""
-        found = self._inside["runner"].result().get("workspace", {}).get("value", {})
-        return dict(found.get("metrics", {}))
 
     def spent(self) -> float:
         """Return the seconds that facts asked for since the last call took to read."""
@@ -194,10 +206,15 @@ class Facts:
                 "`make up` starts what is missing",
             )
 
-    def _ask(self, service: str, place: str, given: Mapping[str, Any]) -> Json:
-        where = self._platform.services.get(service)
+    def _all_running(self, services: Iterable[str]) -> None:
+        for name in services:
+            if name in self._platform.services:
+                self._running(self._platform.services[name])
+
+    def _ask(self, place: str, name: str, given: Mapping[str, Any]) -> Json:
+        where = self._platform.services.get(name)
         if where is None:
-            return {"cannot_run": f"{service} is no part of this platform"}
+            return {"cannot_run": f"{name} is no part of this platform"}
         try:
             self._running(where)
             return self._send(where.host, where.container, place, given)
@@ -206,21 +223,20 @@ class Facts:
         except (CannotRunError, RuntimeError) as error:
             return {"cannot_run": str(error)}
 
-    def _ask_mlflow(self, buckets: Mapping[str, Any]) -> Json:
-        # where artifacts are is known once the run has been read
-        run = self._inside["runner"].result().get("run", {}).get("value", {})
-        addresses = [run["artifact_uri"], *run["sources"]] if run else []
-        paths = [address.partition(":")[2].lstrip("/") for address in addresses]
-        return self._ask("mlflow", "mlflow", {**buckets, "artifacts": paths})
-
     def _send(self, host: str, container: str, place: str, given: Mapping[str, Any]) -> Json:
-        """Run evidence.py on a host, or in one of its containers, and return what it found."""
+        """Read a place on a host, or in one of its containers, and return what was found."""
         python = self._platform.hosts[host].variables.get("ansible_python_interpreter", "python3")
-        start = ["docker", "exec", "-i", container, "python3"] if container else [python]
+        evidence, start = self._evidence[place], [python]
+        if place in evidence.outside:
+            image = self.containers()[container]["image"]
+            options = ("--rm", "-i", "--network=host", "--cap-drop=ALL", "--entrypoint=python3")
+            start = [*ENGINE, "docker", "run", *options, image]
+        elif container:
+            start = [*ENGINE, "docker", "exec", "-i", container, "python3"]
         said = base64.b64encode(json.dumps(given).encode()).decode()
         words = ["timeout", str(REMOTE_SECONDS), *start, "-", place, said]
         # by stdin: it reaches places that share no disk with this one
-        command = f"echo {SOURCE} | base64 -d | gzip -d | {shlex.join(words)}"
+        command = f"echo {evidence.packed} | base64 -d | gzip -d | {shlex.join(words)}"
         done = ask(self._ways[host], command)
         lines = done.stdout.strip().splitlines()
         if done.rc or not lines:

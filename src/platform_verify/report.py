@@ -43,6 +43,7 @@ class Report:
     seconds: float
     checks: Sequence[Check] = field(default_factory=tuple)
     seal: str = ""
+    data_name: str = ""
 
     @property
     def code(self) -> int:
@@ -81,6 +82,13 @@ def scores(metrics: Mapping[str, Any]) -> str:
         if isinstance(value, float)
     ]
     return f"test {', '.join(found)}" if found else ""
+
+
+def data(report: Report) -> str:
+    """Say which data it was: where it came from, and its name there."""
+    if report.data_source == "synthetic":
+        return SYNTHETIC
+    return " ".join(f"{report.data_source} {report.data_name}".split())
 
 
 def verdict(report: Report) -> str:
@@ -128,8 +136,7 @@ def table(report: Report, width: int = WIDTH, *, unicode: bool = True) -> str:
             )
     foot = []
     if report.data_source:
-        said = SYNTHETIC if report.data_source == "synthetic" else report.data_source
-        foot += [part for part in (f"data: {said}", scores(report.metrics)) if part]
+        foot += [part for part in (f"data: {data(report)}", scores(report.metrics)) if part]
     foot.append(verdict(report))
     wrapped = [part for line in foot for part in textwrap.wrap(line, width)]
     text = "\n".join([*lines, *([""] if lines else []), *wrapped])
