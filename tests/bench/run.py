@@ -27,6 +27,8 @@ from typing import Any
 
 import requests
 
+from platform_inventory import new
+
 ROOT = Path(__file__).parents[2]
 NAME = "mlops-bench"
 PROJECT = Path("/opt") / NAME
@@ -94,10 +96,16 @@ def medians(repeat: int, **actions: Callable[[], object]) -> dict[str, float]:
 
 def playbook(*arguments: str) -> str:
     """Run the site playbook for the bench platform and return its output."""
-    extra = {"platform_name": NAME, **PORTS}
+    return run("ansible-playbook", "site.yml", *arguments)
+
+
+def use_inventory(directory: Path) -> None:
+    """Write the inventory of the bench platform, which every playbook from now on is run with."""
+    variables = {"platform_name": NAME, **PORTS}
     if data := os.environ.get("DATA"):
-        extra["dvc_runner_data"] = data
-    return run("ansible-playbook", "site.yml", "-e", json.dumps(extra), *arguments)
+        variables["dvc_runner_data"] = data
+    new.write(directory / "inventory" / NAME, ROOT / "inventory/local", variables)
+    os.environ["ANSIBLE_INVENTORY"] = str(directory / "inventory" / NAME)
 
 
 def debug_playbook(directory: Path) -> Callable[[], object]:
@@ -331,7 +339,7 @@ def cold() -> list[Row]:
 
 def build(prefix: str, alone: bool) -> dict[str, float]:
     """Build every image below `prefix`; returns seconds per build, or of all at once."""
-    every = ["minio", "mlflow", "dvc-runner"]
+    every = ["minio", "minio-admin", "mlflow", "dvc-runner"]
     steps: dict[str, list[str]] = {"all": every}
     if alone:
         steps = {"base": [], **{name: [name] for name in every}}
@@ -384,6 +392,7 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="mlops-bench-"))
     try:
         say("bringing up the bench platform")
+        use_inventory(directory)
         playbook()
         sections = {
             "Nothing to change": nothing_to_change(directory, arguments.repeat),
@@ -399,14 +408,14 @@ def main() -> int:
         arguments.output.write_text(report(sections, slowest))
         say(f"written: {arguments.output}")
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
         os.environ["CONFIRM"] = "yes"
         subprocess.run(
-            ["ansible-playbook", "playbooks/destroy.yml", "-e", f"platform_name={NAME}"],
+            ["ansible-playbook", "playbooks/destroy.yml"],
             cwd=ROOT,
             capture_output=True,
             check=False,
         )
+        shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 

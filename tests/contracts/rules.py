@@ -14,16 +14,19 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from tests.contracts import tree
+from tests.contracts import pages, tree
 from tests.contracts.tree import Node
 
-SERVICES = ("minio", "mlflow", "dvc_runner")
 # what one role leaves for others while a playbook runs, and who may read it
 HANDED = {
     "docker_host": "*",  # the facts of the one call that looks at the host
     "container_service_spec": "container_service",
     "container_service_declared": "container_service platform",
     "base_image_references": "base_image platform",
+    "base_image_unused": "base_image platform",
+    "platform_promises": "platform",
+    "groups": "platform",  # who runs what is the platform's matter, and no service's
+    "group_names": "platform",
     "hostvars": "base_image",  # what was found on the machine that builds for this one
 }
 # the one call that looks at a host; images are built on a host too
@@ -32,9 +35,11 @@ ANSIBLES = re.compile(
     r"ansible_\w+|inventory_hostname|inventory_dir|playbook_dir|role_path|role_name|item|omit"
     r"|lookup|query|q|now|undef|range|dict"
 )
-MAXIMUM_KEYS = 12
+NO_VERB = re.compile(
+    r"(the|an?|what|which|who|how|where|when|it|its|all|each|every|no)\b", re.IGNORECASE
+)
 LEAST_WORDS = 3  # of a test's name, after `test`
-SHARED_COMMENT = 3  # options in a row that one comment may speak of
+SENTENCE = re.compile(r"[A-Z].*\.", re.DOTALL)
 PINNED = r"[\w.-]+(?:\[[\w,-]+\])?=="
 SECRET = re.compile(r"(password|passwd|secret_key|secret|token|passphrase)$", re.IGNORECASE)
 KNOWN_DEFAULTS = re.compile(
@@ -136,13 +141,19 @@ def plugins_have_their_roles_prefix(root: Path) -> list[str]:
     return found
 
 
+def called(service: str) -> list[str]:
+    """What a service goes by: its role's name and that of its container."""
+    return [service, service.replace("_", "-")]
+
+
 def services_name_no_other_service(root: Path) -> list[str]:
     """A service's neighbours are known to the inventory alone."""
     found = []
-    for role in set(SERVICES) & set(tree.roles(root)):
-        others = [
-            name for other in SERVICES if other != role for name in (other, other.replace("_", "-"))
-        ]
+    services = tree.services(root)
+    for role in services:
+        others = [name for other in services if other != role for name in called(other)]
+        if not others:
+            continue
         named = re.compile(rf"(://|@|\b(groups|hostvars)\W+)({'|'.join(others)})\b")
         for path in tree.below(root, f"roles/{role}"):
             found += [
@@ -159,7 +170,8 @@ def services_name_no_other_service(root: Path) -> list[str]:
 
 def shared_roles_name_no_service(root: Path) -> list[str]:
     """How any container runs, and any image is built, is said without naming one."""
-    named = re.compile(rf"\b({'|'.join((*SERVICES, 'dvc-runner'))})\b", re.IGNORECASE)
+    names = [name for service in tree.services(root) for name in called(service)]
+    named = re.compile(rf"\b({'|'.join(names)})\b", re.IGNORECASE)
     return [
         at(root, path, f"line {number} names {match[1]}: say it in that service's role")
         for role in ("container_service", "platform", "base_image", "docker")
@@ -167,7 +179,7 @@ def shared_roles_name_no_service(root: Path) -> list[str]:
             root, *(f"roles/{role}/{each}" for each in ("tasks", "defaults", "vars"))
         )
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if (match := named.search(line))
+        if names and (match := named.search(line))
     ]
 
 
@@ -196,11 +208,22 @@ def playbooks_only_say_which_roles_in_what_order(root: Path) -> list[str]:
     return found
 
 
+def plays_clean_the_environment(root: Path) -> list[str]:
+    """Every play says it: what its programs find in their environment is nobody's shell."""
+    clean = "{{ lookup('clean_shell') }}"
+    return [
+        at(root, path, f"{play.get('name')!r} runs in any environment: add environment: {clean!r}")
+        for path in tree.below(root, "playbooks", "site.yml")
+        for play in tree.load(path) or []
+        if "hosts" in play and play.get("environment") != clean
+    ]
+
+
 # --- interfaces
 
 
 def defaults_equal_argument_specs(root: Path) -> list[str]:
-    """Every option stands in both files, with one value; required ones are commented out."""
+    """Every default stands in both files, with one value; a required option has none."""
     found = []
     for role in tree.roles(root):
         path = root / "roles" / role / "defaults/main.yml"
@@ -208,13 +231,11 @@ def defaults_equal_argument_specs(root: Path) -> list[str]:
             found.append(f"roles/{role}: has no meta/argument_specs.yml")
             continue
         defaults, options = tree.load(path), tree.options(root, role)
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
         found += [
             at(root, path, f"{name} is in no argument_specs of {role}")
             for name in sorted(defaults.keys() - options.keys())
         ]
         for name, option in options.items():
-            shown = re.search(rf"^# {name}:", text, re.MULTILINE)
             if "default" in option and defaults.get(name, "(nothing)") != option["default"]:
                 seen = defaults.get(name, "nothing")
                 found.append(
@@ -222,40 +243,72 @@ def defaults_equal_argument_specs(root: Path) -> list[str]:
                 )
             if option.get("required") and name in defaults:
                 found.append(at(root, path, f"{name} is required and has a default all the same"))
-            if option.get("required") and not shown and name not in HANDED:
-                found.append(
-                    at(root, path, f"{name} is required: show it as a comment `# {name}:`")
-                )
             if not option.get("required") and "default" not in option:
                 found.append(at(root, path, f"{name} is neither required nor has it a default"))
-            if not option.get("description"):
-                found.append(at(root, path, f"{name} has no description in the spec"))
     return found
 
 
-def every_default_is_explained(root: Path) -> list[str]:
-    """A comment stands above each default; one comment speaks of a few options at most."""
+def specs_describe_every_option(root: Path) -> list[str]:
+    """Each entry point and each option, nested ones too, has a text that is a sentence."""
     found = []
-    for path in sorted(root.glob("roles/*/defaults/main.yml")):
-        since = SHARED_COMMENT
-        for line in path.read_text(encoding="utf-8").splitlines():
-            is_option = re.match(r"#? ?(\w+):( |$)", line)
-            if is_option and not line.startswith(" "):
-                since += 1
-                if since > SHARED_COMMENT:
-                    found.append(at(root, path, f"{is_option[1]} has no comment of its own"))
-            elif line.startswith("#"):
-                since = 0
+    for role in tree.roles(root):
+        path = root / "roles" / role / "meta/argument_specs.yml"
+        for point, spec in tree.specs(root, role).items():
+            if not spec.get("short_description"):
+                found.append(at(root, path, f"entry point {point} has no short_description"))
+            told = [(f"entry point {point}", spec), *tree.flat(spec.get("options") or {})]
+            found += [
+                at(root, path, f"{name} has no sentence as its description: {text!r}")
+                for name, each in told
+                for text in [each.get("description", "")]
+                if not all(SENTENCE.fullmatch(line) for line in tree.lines(text))
+            ]
     return found
 
 
-def a_declaration_has_at_most_twelve_keys(root: Path) -> list[str]:
-    """The vocabulary of a container stays small."""
-    path = root / "roles/container_service/meta/argument_specs.yml"
-    keys = tree.options(root, "container_service")["container_service_spec"]["options"]
-    if len(keys) <= MAXIMUM_KEYS:
-        return []
-    return [at(root, path, f"{len(keys)} keys, at most {MAXIMUM_KEYS}: {', '.join(keys)}")]
+def defaults_carry_values_only(root: Path) -> list[str]:
+    """A variable is described in argument_specs alone; a comment in defaults speaks to a tool."""
+    return [
+        at(root, path, f"line {number} explains: say it in meta/argument_specs.yml: {line.strip()}")
+        for path in tree.below(root, "roles/*/defaults")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"(^|\s)#(?! (renovate:|noqa|yamllint ))", line)
+    ]
+
+
+def role_pages_are_written_from_specs(root: Path) -> list[str]:
+    """Each role has the page that its argument_specs make, and no other page is there."""
+    due = pages.due(root)
+    found = [
+        at(root, path, "is not what the role's argument_specs make: run `make docs`")
+        for path, text in due.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+    strays = sorted(set((root / pages.PAGES).glob("*")) - due.keys())
+    return found + [at(root, path, "is no role's page: run `make docs`") for path in strays]
+
+
+def numbers_and_truths_are_converted_where_they_are_used(root: Path) -> list[str]:
+    """`-e name=value` is text: whoever reads an int or a bool says so, `| int` or `| bool`."""
+    wanted = {
+        name: option["type"]
+        for role in tree.roles(root)
+        for name, option in tree.options(root, role).items()
+        if option.get("type") in ("int", "bool")
+    }
+    found = []
+    for path in tree.below(root, "roles", "playbooks", "inventory", "molecule"):
+        if path.name != "argument_specs.yml":
+            found += [
+                at(root, path, f"reads {name} as it is: say {name} | {wanted[name]}")
+                for name in sorted(tree.unconverted(tree.load(path), wanted))
+            ]
+    for path in sorted(root.glob("roles/*/templates/**/*.j2")):
+        found += [
+            at(root, path, f"reads {name} as it is: say {name} | {wanted[name]}")
+            for name in sorted(tree.unconverted(path.read_text(encoding="utf-8"), wanted))
+        ]
+    return found
 
 
 # --- pins
@@ -278,10 +331,11 @@ def nothing_floats(root: Path) -> list[str]:
             if re.search(r"\bpip3? install\b", line) and not is_hashed(path, number):
                 found.append(at(root, path, f"line {number} installs without --require-hashes"))
         if path.name == "Dockerfile":
+            stages = re.findall(r"^FROM \S+ AS (\S+)", path.read_text(), re.MULTILINE)
             found += [
                 at(root, path, f"FROM {image}: images stand on ${{BASE_IMAGE}} or an own stage")
                 for image in re.findall(r"^FROM (\S+)", path.read_text(), re.MULTILINE)
-                if image != "${BASE_IMAGE}"
+                if image not in {"${BASE_IMAGE}", *stages}
             ]
     return found
 
@@ -293,8 +347,8 @@ def is_hashed(path: Path, number: int) -> bool:
     while lines[last].endswith("\\") and last + 1 < len(lines):
         last += 1
     statement = "\n".join(lines[number - 1 : last + 1])
-    # in the Makefile the tool and its options are one variable
-    return "--require-hashes" in statement
+    # in the Makefile the tool and its options are one variable; what is from git has its commit
+    return "--require-hashes" in statement or "/git-requirements.txt" in statement
 
 
 def images_are_pinned_by_digest(root: Path) -> list[str]:
@@ -414,6 +468,16 @@ def modules_have_their_full_name_or_are_the_roles_own(root: Path) -> list[str]:
     return found
 
 
+def a_task_name_begins_with_a_verb(root: Path) -> list[str]:
+    """Who watches a run reads what is done: `Create the volume`, not `The volume`."""
+    return [
+        at(root, task.path, f"{task.name!r} begins with no verb: say what is done")
+        for task in tree.tasks(root, "roles/*/tasks", "roles/*/handlers", "playbooks", "molecule")
+        # a playbook that is imported is a room, not a deed
+        if NO_VERB.match(task.name) and "ansible.builtin.import_playbook" not in task.body
+    ]
+
+
 def no_task_runs_a_shell_or_hides_an_error(root: Path) -> list[str]:
     """No shell, no raw, no script, no ignored error; each command says above it why."""
     found = []
@@ -427,6 +491,25 @@ def no_task_runs_a_shell_or_hides_an_error(root: Path) -> list[str]:
         if task.body.get("ignore_errors"):
             found.append(at(root, task.path, f"{task.name!r} ignores errors: say which are none"))
     return found
+
+
+def tasks_of_the_control_machine_run_as_its_user(root: Path) -> list[str]:
+    """What is delegated to localhost is neither root's nor sent over the host's connection.
+
+    A keyword does not do: the variables that an inventory has for its hosts win over it.
+    """
+    return [
+        at(root, task.path, f"{task.name!r} runs on localhost: give it vars {wanted}")
+        for task in tree.tasks(root, "roles", "playbooks")
+        for wanted in [
+            {"ansible_become": False, "ansible_connection": "local"}
+            | {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+        ]
+        for delegated in [task.body, (task.body.get(task.modules[0]) or {}) if task.modules else {}]
+        if isinstance(delegated, dict)
+        if (delegated.get("apply") or delegated).get("delegate_to") in ("localhost", "127.0.0.1")
+        if not wanted.items() <= (task.body.get("vars") or {}).items()
+    ]
 
 
 def is_explained(task: tree.Task) -> bool:
@@ -581,6 +664,28 @@ def make_help_lists_every_verb(root: Path) -> list[str]:
     return found
 
 
+def readme_lists_what_runs(root: Path) -> list[str]:
+    """The table `What runs` of the README names every container of each service, and no other."""
+    path = root / "README.md"
+    platform = tree.options(root, "platform").get("platform_name", {}).get("default")
+    table = tree.Document(path).section("What runs") if path.is_file() else ""
+    cells = re.findall(r"\|([^|\n]*)\|$", table, re.MULTILINE)
+    shown = [name for cell in cells for name in re.findall(rf"`{platform}-([\w-]+)`", cell)]
+    declared = {name: role for role in tree.services(root) for name in tree.containers(root, role)}
+    return [
+        *(
+            at(root, path, f"`What runs` lacks container {platform}-{name} of role {role}")
+            for name, role in declared.items()
+            if not any(re.fullmatch(name, each) for each in shown)
+        ),
+        *(
+            at(root, path, f"`What runs` names {platform}-{each}, which no role declares")
+            for each in shown
+            if not any(re.fullmatch(name, each) for name in declared)
+        ),
+    ]
+
+
 def documents_name_only_what_exists(root: Path) -> list[str]:
     """README and docs: every target, path, variable and port that they name is there."""
     if not (root / "README.md").is_file():
@@ -588,8 +693,8 @@ def documents_name_only_what_exists(root: Path) -> list[str]:
     if not (root / "Makefile").is_file():
         return ["Makefile: is missing"]
     every = {name for role in tree.roles(root) for name in tree.options(root, role)}
-    every |= {path.stem for path in root.glob("roles/*/library/*.py")}
-    every |= {path.stem for path in root.glob("roles/*/action_plugins/*.py")}
+    for kind in ("library", "action_plugins", "lookup_plugins"):
+        every |= {path.stem for path in root.glob(f"roles/*/{kind}/*.py")}
     found = []
     for document in tree.documents(root):
         seen = [
@@ -617,9 +722,10 @@ def unknown_targets(root: Path, document: tree.Document) -> Iterator[str]:
 
 def unknown_paths(root: Path, document: tree.Document) -> Iterator[str]:
     """Paths of the project that are not there; what git ignores is made by a run."""
-    tops = {path.name for path in root.iterdir()}
+    tops = {path.name for path in root.iterdir()} - {".git"}
     spans = [word for span in document.spans for word in span.split()]
-    named = [(root, word) for word in spans if "/" in word and word.split("/")[0] in tops]
+    typed = [word for block in document.blocks for word in re.split(r"[\s=]", block)]
+    named = [(root, word) for word in spans + typed if "/" in word and word.split("/")[0] in tops]
     named += [(root, w) for w in spans if re.fullmatch(r"[\w-]+\.(ya?ml|md|py|toml|cfg|txt|in)", w)]
     named += [(document.path.parent, link) for link in document.links if "://" not in link]
     for start, word in named:
@@ -659,7 +765,7 @@ def unknown_ports(root: Path, document: tree.Document) -> list[str]:
 def tests_are_sentences_without_mocks(root: Path) -> list[str]:
     """A test's name is its promise, nothing pretends to be the real thing, none always passes."""
     found = []
-    for path in sorted(root.glob("tests/**/*.py")):
+    for path in sorted([*root.glob("tests/**/*.py"), *root.glob("roles/*/verify/check_*.py")]):
         module = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(module):
             if isinstance(node, ast.FunctionDef) and is_test(node):
@@ -696,16 +802,21 @@ RULES = [
     services_name_no_other_service,
     shared_roles_name_no_service,
     playbooks_only_say_which_roles_in_what_order,
+    plays_clean_the_environment,
     defaults_equal_argument_specs,
-    every_default_is_explained,
-    a_declaration_has_at_most_twelve_keys,
+    specs_describe_every_option,
+    defaults_carry_values_only,
+    role_pages_are_written_from_specs,
+    numbers_and_truths_are_converted_where_they_are_used,
     nothing_floats,
     images_are_pinned_by_digest,
     modules_are_pinned,
     lock_files_hold_what_is_asked_for_by_hash,
     every_lock_is_a_subset_of_the_developers,
     modules_have_their_full_name_or_are_the_roles_own,
+    a_task_name_begins_with_a_verb,
     no_task_runs_a_shell_or_hides_an_error,
+    tasks_of_the_control_machine_run_as_its_user,
     exceptions_carry_their_reason,
     roles_stay_in_their_directories,
     no_secret_has_a_default,
@@ -713,6 +824,7 @@ RULES = [
     generated_secrets_are_kept_out_of_git,
     no_file_knows_the_machine_it_was_written_on,
     make_help_lists_every_verb,
+    readme_lists_what_runs,
     documents_name_only_what_exists,
     tests_are_sentences_without_mocks,
 ]

@@ -8,24 +8,48 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contracts import rules, tree
+from tests.contracts import pages, rules, tree
 
 Files = dict[str, str]
 HASH = "--hash=sha256:" + "0" * 64
 TASKS = "roles/minio/tasks/main.yml"
 SPECS = "roles/minio/meta/argument_specs.yml"
 DEFAULTS = "roles/minio/defaults/main.yml"
-GIVEN_MAKEFILE = ".PHONY: help\nhelp: ## this\n\t@echo ' help  this'\n"
+MINIO_PAGE = "docs/roles/minio.md"
+GIVEN_MAKEFILE = (
+    ".PHONY: help docs\nhelp: ## this\n\t@printf ' help  this\\n docs  that\\n'\n"
+    "docs: ## that\n\t@true\n"
+)
 
 
 def specs(**options: dict[str, Any]) -> str:
     """An argument_specs file, which is YAML as JSON is."""
-    described = {name: {"description": "x", **option} for name, option in options.items()}
-    return str({"argument_specs": {"main": {"options": described}}}).replace("True", "true")
+    described = {name: {"description": "It.", **option} for name, option in options.items()}
+    point = {"short_description": "It", "description": ["It."], "options": described}
+    return str({"argument_specs": {"main": point}}).replace("True", "true")
 
 
 def task(text: str) -> str:
     return f"- name: Do it\n  {text}\n"
+
+
+def declaring(role: str, name: str = "") -> Files:
+    """A role that is a service, for it declares a container."""
+    spec = f"{{container_service_spec: {{name: '{name or role}'}}}}"
+    return {
+        f"roles/{role}/tasks/main.yml": task(
+            f"ansible.builtin.import_role: {{name: container_service}}\n  vars: {spec}"
+        )
+    }
+
+
+def what_runs(*containers: str) -> Files:
+    """A README with the table of what runs, and the role that names the platform."""
+    rows = "".join(f"| it | http://127.0.0.1 | `{name}` |\n" for name in containers)
+    return {
+        "README.md": f"# It\n\n## What runs\n\n| a | b | c |\n|---|---|---|\n{rows}\n## Next\n",
+        "roles/platform/meta/argument_specs.yml": specs(platform_name={"default": "mlops"}),
+    }
 
 
 # rule, the files that break it, what the violation says
@@ -74,17 +98,28 @@ EXAMPLES: list[tuple[Callable[[Path], list[str]], Files, str]] = [
     (rules.plugins_have_their_roles_prefix, {"roles/minio/library/s3.py": ""}, "module s3"),
     (
         rules.services_name_no_other_service,
-        {"roles/mlflow/defaults/main.yml": "mlflow_s3_endpoint: http://minio:9000\n"},
+        {
+            "roles/mlflow/defaults/main.yml": "mlflow_s3_endpoint: http://minio:9000\n",
+            **declaring("mlflow"),
+            **declaring("minio"),
+        },
         "names minio",
     ),
     (
         rules.services_name_no_other_service,
-        {TASKS: task("ansible.builtin.debug: {msg: \"{{ groups['dvc_runner'] }}\"}")},
+        {
+            **declaring("dvc_runner"),
+            **declaring("minio"),
+            "roles/minio/vars/main.yml": "minio_x: \"{{ groups['dvc_runner'] }}\"\n",
+        },
         "names dvc_runner",
     ),
     (
         rules.shared_roles_name_no_service,
-        {"roles/platform/tasks/main.yml": "- name: Start MinIO\n  ansible.builtin.debug:\n"},
+        {
+            "roles/platform/tasks/main.yml": "- name: Start MinIO\n  ansible.builtin.debug:\n",
+            **declaring("minio"),
+        },
         "names MinIO",
     ),
     (
@@ -96,6 +131,11 @@ EXAMPLES: list[tuple[Callable[[Path], list[str]], Files, str]] = [
         rules.playbooks_only_say_which_roles_in_what_order,
         {"playbooks/a.yml": "- name: P\n  hosts: all\n  tasks:\n  - name: T\n    when: a\n"},
         "'T' has a condition",
+    ),
+    (
+        rules.plays_clean_the_environment,
+        {"playbooks/a.yml": "- name: P\n  hosts: all\n"},
+        "'P' runs in any environment",
     ),
     (
         rules.defaults_equal_argument_specs,
@@ -114,12 +154,7 @@ EXAMPLES: list[tuple[Callable[[Path], list[str]], Files, str]] = [
     ),
     (
         rules.defaults_equal_argument_specs,
-        {DEFAULTS: "", SPECS: specs(minio_a={"required": True})},
-        "show it as a comment",
-    ),
-    (
-        rules.defaults_equal_argument_specs,
-        {DEFAULTS: "# minio_a:\nminio_a: x\n", SPECS: specs(minio_a={"required": True})},
+        {DEFAULTS: "minio_a: x\n", SPECS: specs(minio_a={"required": True})},
         "has a default all the same",
     ),
     (
@@ -127,32 +162,76 @@ EXAMPLES: list[tuple[Callable[[Path], list[str]], Files, str]] = [
         {DEFAULTS: "", SPECS: specs(minio_a={})},
         "neither required nor",
     ),
-    (
-        rules.defaults_equal_argument_specs,
-        {DEFAULTS: "minio_a: 1\n", SPECS: specs(minio_a={"default": 1, "description": ""})},
-        "has no description",
-    ),
     (rules.defaults_equal_argument_specs, {DEFAULTS: "minio_a: 1\n"}, "has no meta/argument_specs"),
-    (rules.every_default_is_explained, {DEFAULTS: "---\nminio_a: 1\n"}, "minio_a has no comment"),
-    (
-        rules.every_default_is_explained,
-        {DEFAULTS: "# All of it.\n" + "".join(f"minio_{each}: 1\n" for each in "abcd")},
-        "minio_d has no comment",
+    *(
+        (
+            rules.specs_describe_every_option,
+            {SPECS: specs(minio_a={"description": text})},
+            "minio_a has no sentence",
+        )
+        for text in ("", "port", ["It.", "port"])
     ),
     (
-        rules.a_declaration_has_at_most_twelve_keys,
+        rules.specs_describe_every_option,
+        {SPECS: specs(minio_a={"options": {"name": {}}})},
+        "minio_a.name has no sentence",
+    ),
+    (
+        rules.specs_describe_every_option,
+        {SPECS: "argument_specs: {main: {}, run: {short_description: It}}\n"},
+        "entry point main has no short_description",
+    ),
+    (
+        rules.specs_describe_every_option,
+        {SPECS: "argument_specs: {main: {}, run: {short_description: It}}\n"},
+        "entry point run has no sentence",
+    ),
+    (rules.defaults_carry_values_only, {DEFAULTS: "# Port.\nminio_a: 1\n"}, "line 1 explains"),
+    (rules.defaults_carry_values_only, {DEFAULTS: "minio_a: 1 # port\n"}, "line 1 explains"),
+    (
+        rules.role_pages_are_written_from_specs,
+        {SPECS: specs(), MINIO_PAGE: pages.page("minio", {}) + "more\n"},
+        "is not what the role's argument_specs make",
+    ),
+    (
+        rules.role_pages_are_written_from_specs,
+        {"docs/roles/gone.md": "# gone\n"},
+        "gone.md: is no role's page",
+    ),
+    (
+        rules.numbers_and_truths_are_converted_where_they_are_used,
         {
-            "roles/container_service/meta/argument_specs.yml": specs(
-                container_service_spec={"options": {f"k{n}": {} for n in range(13)}}
-            )
+            SPECS: specs(minio_a={"type": "int"}),
+            TASKS: task("ansible.builtin.debug:\n  when: 3 > minio_a"),
         },
-        "13 keys",
+        "reads minio_a as it is: say minio_a | int",
+    ),
+    (
+        rules.numbers_and_truths_are_converted_where_they_are_used,
+        {
+            SPECS: specs(minio_b={"type": "bool"}),
+            "roles/minio/vars/main.yml": "__minio_c: '{{ minio_b | bool and not minio_b }}'\n",
+        },
+        "reads minio_b as it is: say minio_b | bool",
+    ),
+    (
+        rules.numbers_and_truths_are_converted_where_they_are_used,
+        {
+            SPECS: specs(minio_a={"type": "int"}),
+            "roles/minio/templates/a.conf.j2": "workers = {{ minio_a | string }}\n",
+        },
+        "reads minio_a as it is: say minio_a | int",
     ),
     (rules.nothing_floats, {DEFAULTS: "minio_image: minio:latest\n"}, "line 1 floats"),
     (
         rules.nothing_floats,
         {"roles/minio/files/image/Dockerfile": "FROM debian:trixie\n"},
         "FROM debian:trixie",
+    ),
+    (
+        rules.nothing_floats,
+        {"roles/minio/files/image/Dockerfile": "FROM ${BASE_IMAGE} AS one\nFROM two\n"},
+        "FROM two",
     ),
     (
         rules.nothing_floats,
@@ -215,6 +294,13 @@ EXAMPLES: list[tuple[Callable[[Path], list[str]], Files, str]] = [
         {TASKS: task("mlflow_x: {}"), "roles/mlflow/library/mlflow_x.py": ""},
         "calls mlflow_x",
     ),
+    *(
+        (rules.a_task_name_begins_with_a_verb, {TASKS: text}, says)
+        for text, says in [
+            ("- name: What runs\n  ansible.builtin.debug:\n", "'What runs' begins with no verb"),
+            ("- ansible.builtin.debug:\n", "'a task without a name' begins with no verb"),
+        ]
+    ),
     (
         rules.no_task_runs_a_shell_or_hides_an_error,
         {TASKS: task("ansible.builtin.shell: ls | wc")},
@@ -229,6 +315,20 @@ EXAMPLES: list[tuple[Callable[[Path], list[str]], Files, str]] = [
         rules.no_task_runs_a_shell_or_hides_an_error,
         {TASKS: task("ansible.builtin.debug:\n  ignore_errors: true")},
         "ignores errors",
+    ),
+    (
+        rules.tasks_of_the_control_machine_run_as_its_user,
+        {TASKS: task("ansible.builtin.debug:\n  delegate_to: localhost\n  become: false")},
+        "'Do it' runs on localhost: give it vars {'ansible_become': False",
+    ),
+    (
+        rules.tasks_of_the_control_machine_run_as_its_user,
+        {
+            TASKS: task(
+                "ansible.builtin.include_tasks: {file: a.yml, apply: {delegate_to: localhost}}"
+            )
+        },
+        "'Do it' runs on localhost",
     ),
     (rules.exceptions_carry_their_reason, {"src/a.py": "import os  # noqa\n"}, "silences every"),
     (rules.roles_stay_in_their_directories, {TASKS: task("x: ../../src")}, "leaves the role"),
@@ -296,6 +396,15 @@ EXAMPLES: list[tuple[Callable[[Path], list[str]], Files, str]] = [
         {"Makefile": GIVEN_MAKEFILE + ".PHONY: up\nup:\n\t@true\n"},
         "target up is not in",
     ),
+    *(
+        (rules.readme_lists_what_runs, {**declaring("toy", name), **what_runs(*containers)}, says)
+        for name, containers, says in [
+            ("toy", [], "lacks container mlops-toy of role toy"),
+            ("toy-{{ toy_part }}", ["mlops-toy"], "of role toy"),
+            ("toy", ["mlops-toy`, `mlops-gone"], "names mlops-gone, which no role declares"),
+        ]
+    ),
+    (rules.readme_lists_what_runs, declaring("toy"), "of role toy"),
     (rules.documents_name_only_what_exists, {"Makefile": ""}, "README.md: is missing"),
     *(
         (rules.documents_name_only_what_exists, {"README.md": readme, **given}, says)
@@ -313,6 +422,8 @@ EXAMPLES: list[tuple[Callable[[Path], list[str]], Files, str]] = [
             ("`docs/missing.md`\n", "names path docs/missing.md"),
             ("[this](docs/missing.md)\n", "names path docs/missing.md"),
             ("`missing.yml`\n", "names path missing.yml"),
+            ("```\nrun docs/missing.yml\n```\n", "names path docs/missing.yml"),
+            ("```\nrun --page=docs/missing.md\n```\n", "names path docs/missing.md"),
             ("`minio_missing`\n", "names variable minio_missing"),
             ("http://127.0.0.1:9009\n", "names port 9009"),
         ]
@@ -339,7 +450,7 @@ EXAMPLES: list[tuple[Callable[[Path], list[str]], Files, str]] = [
     ),
 ]
 GOOD: Files = {
-    DEFAULTS: "# Port.\nminio_api_port: '9000'\n# There is none.\n# minio_root_password:\n",
+    DEFAULTS: "# renovate: datasource=docker\nminio_api_port: '9000'\n",
     SPECS: specs(minio_api_port={"default": "9000"}, minio_root_password={"required": True}),
     TASKS: task(
         "ansible.builtin.import_role: {name: container_service}\n  vars:\n"
@@ -357,16 +468,19 @@ GOOD: Files = {
         "RUN pip install --require-hashes \\\n  -r a.txt\n"
     ),
     "roles/container_service/meta/argument_specs.yml": specs(
-        container_service_spec={"required": True, "options": {f"k{n}": {} for n in range(12)}}
+        container_service_spec={"required": True, "options": {"name": {"description": "It."}}}
     ),
-    "playbooks/a.yml": "- name: P\n  hosts: minio\n  roles: [minio]\n",
+    "playbooks/a.yml": "- name: P\n  hosts: minio\n  roles: [minio]\n"
+    "  environment: \"{{ lookup('clean_shell') }}\"\n",
     "inventory/local/hosts.yml": "all: {}\n",
     ".gitignore": ".secrets/\n/reports/\n",
     "a.in": "web>=1\n",
     "a.txt": f"web==1 \\\n    {HASH}\n",
     "requirements-dev.txt": f"web==1 \\\n    {HASH}\n",
     "Makefile": GIVEN_MAKEFILE,
-    "README.md": "`make help` writes `reports/a.json`; `minio_api_port` is http://127.0.0.1:9000.\n",
+    **what_runs("mlops-minio"),
+    "roles/platform/defaults/main.yml": "platform_name: mlops\n",
+    "docs/a.md": "`make help` writes `reports/a.json`; `minio_api_port` is http://127.0.0.1:9000.\n",
     "tests/test_a.py": "def test_that_it_is_so():\n    assert f()\n",
 }
 
@@ -393,7 +507,9 @@ def test_a_rule_refuses_its_example_and_names_it(
 
 @pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
 def test_a_rule_lets_a_good_project_pass(rule: Callable[[Path], list[str]], tmp_path: Path) -> None:
-    assert rule(plant(tmp_path, GOOD)) == []
+    plant(tmp_path, GOOD)
+    pages.write(tmp_path)
+    assert rule(tmp_path) == []
 
 
 def test_every_rule_is_in_the_list_and_has_an_example() -> None:

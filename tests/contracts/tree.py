@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 import jinja2.meta
+import jinja2.nodes
 import yaml
 
 Node = Any  # what YAML gives: mappings, lists, text, numbers
@@ -74,13 +75,52 @@ def roles(root: Path) -> list[str]:
     return sorted(path.name for path in (root / "roles").iterdir() if path.is_dir())
 
 
+def specs(root: Path, role: str) -> dict[str, Node]:
+    """Every entry point of a role, as its argument_specs describe it."""
+    found = load(root / "roles" / role / "meta/argument_specs.yml").get("argument_specs", {})
+    return dict(found)
+
+
 def options(root: Path, role: str) -> dict[str, Node]:
     """Every option of a role in its argument_specs, over all entry points."""
-    specs = load(root / "roles" / role / "meta/argument_specs.yml").get("argument_specs", {})
     found: dict[str, Node] = {}
-    for point in specs.values():
+    for point in specs(root, role).values():
         found |= point.get("options") or {}
     return found
+
+
+def declarations(root: Path, role: str) -> list[Node]:
+    """What a role hands to container_service, one for each call."""
+    return [
+        (task.body.get("vars") or {}).get("container_service_spec") or {}
+        for task in tasks(root, f"roles/{role}/tasks")
+        for module in task.modules
+        if module.rpartition(".")[2] in ("import_role", "include_role")
+        and task.body[module].get("name") == "container_service"
+    ]
+
+
+def services(root: Path) -> list[str]:
+    """The roles that declare a container, which is what makes one a service."""
+    return [role for role in roles(root) if declarations(root, role)]
+
+
+def containers(root: Path, role: str) -> list[str]:
+    """The names of the containers that a role declares; a variable in one stands for any word."""
+    specs = [spec for spec in declarations(root, role) if isinstance(spec, dict)]
+    return [re.sub(r"\{\{.*?\}\}", r"[\\w-]+", str(spec.get("name", role))) for spec in specs]
+
+
+def flat(options: dict[str, Node], of: str = "") -> Iterator[tuple[str, Node]]:
+    """Every option by its name, and each of its own options as `option.name`."""
+    for name, option in options.items():
+        yield f"{of}{name}", option
+        yield from flat(option.get("options") or {}, f"{of}{name}.")
+
+
+def lines(text: Node) -> list[str]:
+    """A description, which is one text or a list of them."""
+    return text if isinstance(text, list) else [text]
 
 
 @dataclass(frozen=True)
@@ -150,6 +190,29 @@ def read(node: Node, bare: bool = False) -> set[str]:
     return set()
 
 
+def unconverted(node: Node, wanted: dict[str, str], bare: bool = False) -> set[str]:
+    """The variables that a YAML value reads without the filter that `wanted` names for each."""
+    if isinstance(node, str):
+        text = "{{ " + node + " }}" if bare and "{{" not in node else node
+        return _unfiltered(text, wanted) if "{{" in text or "{%" in text else set()
+    if isinstance(node, dict):
+        return set().union(*(unconverted(each, wanted, key in BARE) for key, each in node.items()))
+    if isinstance(node, list):
+        return set().union(*(unconverted(each, wanted, bare) for each in node))
+    return set()
+
+
+def _unfiltered(text: str, wanted: dict[str, str]) -> set[str]:
+    parsed = _environment().parse(text)
+    named = [each for each in parsed.find_all(jinja2.nodes.Name) if each.name in wanted]
+    filtered = {
+        id(each.node)
+        for each in parsed.find_all(jinja2.nodes.Filter)
+        if isinstance(each.node, jinja2.nodes.Name) and each.name == wanted.get(each.node.name)
+    }
+    return {each.name for each in named if id(each) not in filtered}
+
+
 @dataclass(frozen=True)
 class Document:
     """The code in a Markdown file, which is where it names things."""
@@ -173,6 +236,11 @@ class Document:
     def links(self) -> list[str]:
         return re.findall(r"\]\(([^)#\s]+)", self.text)
 
+    def section(self, title: str) -> str:
+        """What stands below a heading, until the next one."""
+        found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", self.text, re.DOTALL | re.MULTILINE)
+        return found[1] if found else ""
+
     @property
     def code(self) -> str:
         return "\n".join([*self.blocks, *self.spans])
@@ -180,4 +248,4 @@ class Document:
 
 def documents(root: Path) -> list[Document]:
     """README and docs."""
-    return [Document(path) for path in (root / "README.md", *sorted(root.glob("docs/*.md")))]
+    return [Document(path) for path in (root / "README.md", *sorted(root.glob("docs/**/*.md")))]

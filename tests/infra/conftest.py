@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from platform_inventory import new
 from platform_verify import report
 
 ROOT = Path(__file__).parents[2]
@@ -24,24 +25,12 @@ ASKED = ("CONFIRM", "KEEP_DATA", "IMAGES", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWO
 
 @dataclass(frozen=True)
 class Stack:
-    """A platform by its variables, and the verbs a user has for it."""
+    """A platform by its inventory, and the verbs a user has for it."""
 
     name: str
     variables: Mapping[str, Any]
     directory: Path
-    inventory: str = "inventory/local"
-
-    @property
-    def arguments(self) -> list[str]:
-        """What names this platform to every playbook."""
-        path = self.directory / f"{self.name}.json"
-        given = {
-            "platform_name": self.name,
-            "verify_report": str(self.verdict_path),
-            **self.variables,
-        }
-        path.write_text(json.dumps(given))
-        return ["-i", self.inventory, "-e", f"@{path}"]
+    inventory: str
 
     @property
     def verdict_path(self) -> Path:
@@ -54,16 +43,25 @@ class Stack:
 
     def play(self, playbook: str, *words: str, **variables: object) -> str:
         """Run a playbook, as a user would, and return what it prints; fails where it does."""
-        done = run(
-            "ansible-playbook", playbook, *self.arguments, "-e", json.dumps(variables), *words
-        )
+        done = self._run(playbook, *words, **variables)
         assert done.returncode == 0, f"{playbook}: {done.stdout[-4000:]}{done.stderr[-2000:]}"
         return done.stdout
 
+    def attempt(self, playbook: str, *words: str, **variables: object) -> str:
+        """Run a playbook, however it ends, and return what it prints."""
+        done = self._run(playbook, *words, **variables)
+        return done.stdout + done.stderr
+
+    def _run(
+        self, playbook: str, *words: str, **variables: object
+    ) -> subprocess.CompletedProcess[str]:
+        given = json.dumps({"verify_report": str(self.verdict_path), **variables})
+        return run("ansible-playbook", playbook, "-i", self.inventory, "-e", given, *words)
+
     def verify(self, *words: str) -> tuple[int, report.Report, str]:
         """Ask for the verdict; exit code, report, and what a person reads."""
-        place = ["-e", f"verify_report={self.verdict_path}"]
-        done = run(sys.executable, "-m", "platform_verify", *self.arguments, *place, *words)
+        given = ["-i", self.inventory, "-e", f"verify_report={self.verdict_path}"]
+        done = run(sys.executable, "-m", "platform_verify", *given, *words)
         found = report.read(self.verdict_path)
         assert found is not None, done.stdout + done.stderr
         return done.returncode, found, done.stdout
@@ -95,16 +93,15 @@ def data() -> str:
 
 def stack(name: str, first_port: int, directory: Path) -> Stack:
     """Name a platform with the API and console of MinIO on two ports, MLflow 4000 below them."""
-    return Stack(
-        name,
-        {
-            "minio_api_port": str(first_port),
-            "minio_console_port": str(first_port + 1),
-            "mlflow_port": str(first_port - 4000),
-            "dvc_runner_data": data(),
-        },
-        directory,
-    )
+    variables = {
+        "minio_api_port": str(first_port),
+        "minio_console_port": str(first_port + 1),
+        "mlflow_port": str(first_port - 4000),
+        "dvc_runner_data": data(),
+    }
+    inventory = directory / "inventory" / name
+    new.write(inventory, ROOT / "inventory/local", {"platform_name": name, **variables})
+    return Stack(name, variables, directory, str(inventory))
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +113,12 @@ def test_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield made
     finally:
         made.destroy()
+
+
+@pytest.fixture(scope="module")
+def absent_platform(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """A platform of which there is an inventory and nothing else."""
+    return stack("mlops-absent", 9220, tmp_path_factory.mktemp("mlops-absent"))
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from typing import Any
 import yaml
 from tests.infra.conftest import ASKED, BIN, ROOT
 
+from platform_inventory import new
+
 PATIENCE = 180.0
 LABEL = "mlops.platform"
 DESTROY = "playbooks/destroy.yml"
@@ -84,7 +86,7 @@ def gateway(network: str = "bridge") -> str:
 
 def free_ports() -> dict[str, str]:
     """Give each published port of a platform one of 127.0.0.1 that nothing listens on."""
-    names = ("minio_api_port", "minio_console_port", "mlflow_port")
+    names = new.default_ports(("minio", "mlflow", "dvc_runner"))
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in names]
     ports = {name: str(it.getsockname()[1]) for name, it in zip(names, probes, strict=True)}
     for probe in probes:
@@ -183,11 +185,19 @@ class Running:
 
 @dataclass
 class Platform:
-    """A platform that a copy of this project brings up, and its variables."""
+    """A platform that a copy of this project brings up, and what its inventory says of it."""
 
     checkout: Path
     variables: dict[str, Any] = field(default_factory=dict)
     runs: list[Running] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        new.write(self.inventory, self.checkout / "inventory/local", self.variables)
+
+    @property
+    def inventory(self) -> Path:
+        """Its inventory: beside the checkout, which stays as it was committed."""
+        return self.checkout.parent / "inventory" / self.name
 
     @property
     def name(self) -> str:
@@ -202,7 +212,7 @@ class Platform:
     @property
     def secrets(self) -> Path:
         """Where its generated secrets are."""
-        return self.checkout / "inventory/local/.secrets" / self.name
+        return self.inventory / ".secrets" / self.name
 
     def start(
         self,
@@ -216,8 +226,8 @@ class Platform:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
-                    *(str(BIN / "ansible-playbook"), "-i", "inventory/local", playbook),
-                    *("-e", json.dumps({**self.variables, **(given or {})}), *words),
+                    *(str(BIN / "ansible-playbook"), "-i", str(self.inventory), playbook),
+                    *("-e", json.dumps(given or {}), *words),
                 ],
                 cwd=self.checkout,
                 env={**environment(self.checkout), **(env or {})},

@@ -28,8 +28,8 @@ TASKS = """\
       command: [sh, -c, "{command}"]
       secrets: {{key: secret-of-{name}}}
       user: "10001:10001"
-      healthcheck: [test, -e, /tmp/ready]
-      memory: 64m
+      healthcheck: {{test: [CMD, test, -e, /tmp/ready], start_period: 30s}}
+      mem_limit: 64m
 """
 PLAYBOOK = """\
 - hosts: localhost

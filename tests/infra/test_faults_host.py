@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def test_too_little_memory_or_disk_is_told_in_mib_with_what_is_needed(
 def unprivileged(tmp_path: Path) -> Path:
     """A checkout of somebody who is not root and has no sudo."""
     for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+        path.chmod(path.stat().st_mode | 0o055)
     return copy_project(tmp_path / "project", owner=NOBODY)
 
 
@@ -107,12 +107,23 @@ def as_nobody(*command: str, at: Path, env: dict[str, str]) -> Outcome:
     return Outcome(done.returncode, done.stdout)
 
 
+def of_nobody(checkout: Path, home: Path) -> dict[str, str]:
+    """Return the environment of a user with a home, which Ansible looks up where it is not."""
+    python = str(BIN / "python")
+    if as_nobody("test", "-x", python, at=checkout, env={"PATH": os.environ["PATH"]}).code:
+        pytest.skip(f"{python} leads to where only its owner gets at it")
+    kept = {**environment(checkout), "HOME": str(home), "USER": "nobody"}
+    return {**kept, "ANSIBLE_REMOTE_TMP": str(home / ".ansible/tmp")}
+
+
 def test_make_up_without_root_and_sudo_says_so_before_anything_is_installed(
     unprivileged: Path,
 ) -> None:
     outcome = as_nobody("make", "up", at=unprivileged, env={"PATH": os.environ["PATH"]})
     assert outcome.code != 0
-    outcome.assert_says(f"This needs root: you are uid {NOBODY} and sudo", "Run as root")
+    outcome.assert_says(
+        f"This needs root on this machine: you are uid {NOBODY} and sudo", "ARGS=-K"
+    )
     assert not (unprivileged / ".venv").exists()
     # the sentence, and make's own line that names the target
     assert len(outcome.text.strip().splitlines()) == 2
@@ -130,12 +141,77 @@ def test_the_playbook_without_root_and_sudo_names_what_is_missing(unprivileged: 
         env=env,
     )
     assert_refused(outcome, platform)
-    outcome.assert_says(f"This needs root: you are uid {NOBODY} and sudo", "or add -K to be asked.")
+    outcome.assert_says(
+        f"This needs root on this machine: you are uid {NOBODY} and sudo", "ARGS=-K"
+    )
+
+
+@pytest.mark.parametrize("word", ["INVENTORY=inventory/remote", "ARGS=-K"])
+def test_make_asks_for_no_root_where_another_machine_is_changed_or_ansible_will_ask(
+    unprivileged: Path, word: str
+) -> None:
+    env = {"PATH": os.environ["PATH"]}
+    outcome = as_nobody("make", "root", word, at=unprivileged, env=env)
+    assert (outcome.code, outcome.text) == (0, "")
+
+
+def test_the_environment_of_a_client_is_the_control_users_and_needs_no_root(
+    unprivileged: Path,
+) -> None:
+    home = unprivileged.with_name("home")
+    home.mkdir()
+    platform = Platform(unprivileged, {"platform_name": BARE, **free_ports()})
+    for path in (home, platform.inventory):
+        os.chown(path, NOBODY, NOBODY)
+    outcome = as_nobody(
+        *(str(BIN / "ansible-playbook"), "-i", str(platform.inventory), "playbooks/env.yml"),
+        *("-e", f"dvc_runner_env_file={home}/env", "-e", "ansible_become=false"),
+        at=unprivileged,
+        env=of_nobody(unprivileged, home),
+    )
+    assert outcome.code == 0, outcome.text
+    written = home / "env"
+    secret = platform.secrets / "dvc_runner_s3_secret_key"
+    assert {path.stat().st_uid for path in (written, secret)} == {NOBODY}
+    for name in ("mlflow_port", "minio_api_port"):
+        assert f":{platform.variables[name]}\n" in written.read_text()
+    assert secret.read_text().strip() in written.read_text()
+
+
+def test_a_user_who_may_not_use_docker_here_is_told_so_where_images_are_to_be_built_here(
+    unprivileged: Path,
+) -> None:
+    home = unprivileged.with_name("home")
+    home.mkdir()
+    os.chown(home, NOBODY, NOBODY)
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "roles": ["base_image"],
+        "vars": {
+            "base_image_build_on": "control",
+            "base_image_builds": {"one": {"context": f"{unprivileged}/roles/mlflow/files/image"}},
+            "docker_host": {"images": []},
+        },
+    }
+    (unprivileged / "build.yml").write_text(yaml.safe_dump([play]))
+    began = time.monotonic()
+    outcome = as_nobody(
+        *(str(BIN / "ansible-playbook"), "-i", "inventory/local", "build.yml"),
+        at=unprivileged,
+        env=of_nobody(unprivileged, home) | {"ANSIBLE_LIBRARY": "roles/docker/library"},
+    )
+    assert outcome.code != 0
+    outcome.assert_says(
+        f"base_image_build_on is control, and uid {NOBODY} reaches no Docker engine on this",
+        "join the group docker",
+    )
+    assert time.monotonic() - began < 60, "it is said at once"
 
 
 @pytest.fixture
-def bare_host(small: Platform, tmp_path: Path) -> Iterator[Path]:
-    """The inventory of a throw-away Debian host without an engine and without any network."""
+def bare_host(small: Platform) -> Iterator[Platform]:
+    """The platform's inventory with a throw-away Debian host that has no engine and no network."""
     docker(
         *("run", "--detach", "--name", BARE, "--network", "none", image_of("base")),
         *("sleep", "infinity"),
@@ -145,21 +221,20 @@ def bare_host(small: Platform, tmp_path: Path) -> Iterator[Path]:
         "ansible_python_interpreter": "/usr/bin/python3",
     }
     groups = {name: {"hosts": {BARE: None}} for name in ("minio", "mlflow", "dvc_runner")}
-    inventory = tmp_path / "inventory"
-    shutil.copytree(small.checkout / "inventory/local/group_vars", inventory / "group_vars")
-    (inventory / "hosts.yml").write_text(
-        yaml.safe_dump({"all": {"hosts": {BARE: host}, "children": groups}})
-    )
-    yield inventory
+    hosts = small.inventory / "hosts.yml"
+    before = hosts.read_text()
+    hosts.write_text(yaml.safe_dump({"all": {"hosts": {BARE: host}, "children": groups}}))
+    yield small
+    hosts.write_text(before)
     docker("rm", "--force", "--volumes", BARE)
 
 
 def test_a_host_without_a_package_mirror_says_what_apt_says_and_the_ways_out(
-    small: Platform, bare_host: Path
+    bare_host: Platform,
 ) -> None:
     nothing = "deb http://127.0.0.1:9/debian trixie main"
     docker("exec", BARE, "sh", "-c", f"echo '{nothing}' >/etc/apt/sources.list")
-    outcome = small.play("-i", str(bare_host), "--limit", BARE)
+    outcome = bare_host.play()
     assert outcome.code != 0
     outcome.assert_says(
         f"docker.io, docker-cli, iptables, docker-compose cannot be installed on {BARE}, apt says:",
@@ -169,11 +244,11 @@ def test_a_host_without_a_package_mirror_says_what_apt_says_and_the_ways_out(
 
 
 def test_an_unsupported_system_is_named_with_the_supported_ones(
-    small: Platform, bare_host: Path
+    bare_host: Platform,
 ) -> None:
     release = 'ID=plan9\nVERSION_ID="4"\nPRETTY_NAME="Plan 9 from Bell Labs"\n'
     docker("exec", BARE, "sh", "-c", f"rm /etc/os-release; printf '{release}' >/etc/os-release")
-    outcome = small.play("-i", str(bare_host), "--limit", BARE)
+    outcome = bare_host.play()
     assert outcome.code != 0
     assert outcome.changed == 0
     outcome.assert_says(

@@ -20,7 +20,7 @@ def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     ("wrong", "meant"),
     [
         ("mlflow_prot", "did you mean mlflow_port?"),
-        ("minio_zzzzzzzzzzzzzzzzzz", "see roles/*/defaults/main.yml"),
+        ("minio_zzzzzzzzzzzzzzzzzz", "see docs/roles"),
     ],
 )
 def test_a_misspelt_variable_is_named_with_what_it_may_have_meant(
@@ -31,6 +31,14 @@ def test_a_misspelt_variable_is_named_with_what_it_may_have_meant(
     outcome.assert_says(f"{wrong} is no variable of any role ({meant})")
 
 
+def test_a_platform_named_on_the_command_line_is_refused_with_the_way_to_a_further_one(
+    nowhere: Platform,
+) -> None:
+    outcome = nowhere.play(given={"platform_name": "mlops-faults-other"})
+    assert_refused(outcome, nowhere)
+    outcome.assert_says("one inventory is one platform", "make new NAME=mlops-faults-other")
+
+
 def test_a_variable_of_the_user_with_another_prefix_is_nobodys_business(nowhere: Platform) -> None:
     outcome = nowhere.play("--tags", "always", given={"my_own_variable": 1})
     assert outcome.code == 0, outcome.text
@@ -39,8 +47,7 @@ def test_a_variable_of_the_user_with_another_prefix_is_nobodys_business(nowhere:
 def test_a_wrongly_typed_variable_is_named_with_the_value_and_the_type(nowhere: Platform) -> None:
     outcome = nowhere.play(given={"mlflow_workers": "two"})
     assert_refused(outcome, nowhere)
-    outcome.assert_says("argument 'mlflow_workers' is of type str")
-    outcome.assert_says("'two'\" cannot be converted to an int")
+    outcome.assert_says("mlflow_workers is 'two': give a whole number.")
 
 
 def test_a_password_that_is_too_short_is_refused_and_not_printed(nowhere: Platform) -> None:
@@ -91,9 +98,10 @@ def test_a_host_that_no_service_runs_on_is_named(nowhere: Platform) -> None:
 
 
 def test_a_lock_file_that_is_not_there_is_named(nowhere: Platform, tmp_path: Path) -> None:
-    outcome = nowhere.play(given={"dvc_runner_requirements": f"{tmp_path}/requirements.txt"})
+    entry = {"source": str(tmp_path), "requirements": f"{tmp_path}/requirements.txt"}
+    outcome = nowhere.play(given={"dvc_runner_projects": {"churn": entry}})
     assert_refused(outcome, nowhere)
-    outcome.assert_says(f"{tmp_path}/requirements.txt is not a file: correct its path")
+    outcome.assert_says(f"churn: requirements requirements.txt is no file of {tmp_path}")
 
 
 def test_a_data_file_that_is_not_there_is_named(nowhere: Platform, tmp_path: Path) -> None:
@@ -104,6 +112,12 @@ def test_a_data_file_that_is_not_there_is_named(nowhere: Platform, tmp_path: Pat
         f"dvc_runner_data {tmp_path}/wine.csv is not a file on the machine that runs Ansible",
         "name one that is, a URL, or a source that the project knows",
     )
+
+
+def test_a_project_that_is_nowhere_is_named_before_anything_is_built(nowhere: Platform) -> None:
+    outcome = nowhere.play(given={"dvc_runner_project": "chrun"})
+    assert_refused(outcome, nowhere)
+    outcome.assert_says("dvc_runner_project chrun is no name in dvc_runner_projects (it has wine)")
 
 
 def test_a_project_without_a_pipeline_is_named(nowhere: Platform, tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -28,6 +31,7 @@ from tests.infra.faults_support import (
     DESTROY,
     LABEL,
     PATIENCE,
+    Gate,
     Platform,
     Variables,
     commit_all,
@@ -35,6 +39,7 @@ from tests.infra.faults_support import (
     docker,
     environment,
     free_ports,
+    gate,
     gateway,
     git,
     image_of,
@@ -46,6 +51,7 @@ OWNER = 1234
 PIPELINE = "playbooks/pipeline.yml"
 SAMPLE = "config.yaml:data_ingestion.fallback"
 BIG = 200_000_000
+GREETING = "/workspace/project/greeting.txt"
 
 
 @dataclass
@@ -96,13 +102,13 @@ class Stack(Platform):
         runs = self.tracking("runs/search", experiment_ids=ids, max_results=100).get("runs", [])
         return {each["info"]["run_id"] for each in runs if each["info"]["status"] == "FINISHED"}
 
-    def in_runner(self, *words: str) -> str:
-        """Run a command in the runner's container."""
-        return docker("exec", self.container("dvc-runner"), *words)
+    def in_runner(self, *words: str, project: str = "wine") -> str:
+        """Run a command in a project's runner."""
+        return docker("exec", self.container(f"dvc-runner-{project}"), *words)
 
-    def lock(self) -> dict[str, str]:
-        """Map every output in the runner's dvc.lock to its md5."""
-        return outputs(self.in_runner("cat", "/workspace/project/dvc.lock"))
+    def lock(self, project: str = "wine") -> dict[str, str]:
+        """Map every output in the dvc.lock of a project's runner to its md5."""
+        return outputs(self.in_runner("cat", "/workspace/project/dvc.lock", project=project))
 
     def healthy(self, service: str) -> bool:
         """Tell whether a container is healthy."""
@@ -177,6 +183,13 @@ def test_a_run_leaves_the_users_checkout_as_it_was(stack: Stack) -> None:
     assert "model_evaluation" in stack.in_runner("cat", "/workspace/project/dvc.lock")
 
 
+def test_a_run_with_nothing_to_do_judges_nothing_anew(stack: Stack) -> None:
+    stack.up()
+    again = stack.up()
+    assert again.changed == 0
+    again.assert_says("Nothing changed since the last verdict")
+
+
 def test_saved_results_belong_to_the_owner_of_the_project(stack: Stack) -> None:
     lock = stack.checkout / "dvc.lock"
     try:
@@ -192,13 +205,30 @@ def test_saved_results_belong_to_the_owner_of_the_project(stack: Stack) -> None:
         lock.unlink(missing_ok=True)
 
 
+def test_a_refused_file_leaves_the_last_good_run_in_force_and_make_up_goes_on_with_it(
+    stack: Stack, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.csv").write_text("no;wine\n1;2\n")
+    before = stack.lock()
+    refused = stack.play(given={"dvc_runner_data": str(tmp_path / "bad.csv")})
+    assert refused.code != 0
+    refused.assert_says(
+        "breaks schema.yaml in",
+        "The last good run stays in force: data",
+        "`make up` without DATA goes on",
+    )
+    assert stack.lock() == before
+    # the inventory without -e: what was given before the refused file
+    assert stack.up(given={"dvc_runner_data": ""}).changed == 0
+
+
 def test_the_same_data_gives_the_same_hashes_in_the_container_and_without_one(
     stack: Stack, tmp_path: Path
 ) -> None:
     given = data()
     done = subprocess.run(
         [
-            *(str(BIN / "python"), "roles/dvc_runner/files/image/dvc_runner.py", "local", "."),
+            *(str(BIN / "python"), "roles/dvc_runner/files/image/dvc_runner", "local", "."),
             *("--data", given),
             *("--data-param", "source=config.yaml:data_ingestion.source"),
             *("--data-param", "sha256=config.yaml:data_ingestion.sha256"),
@@ -289,7 +319,7 @@ def test_a_secret_is_rotated_by_changing_its_file_and_no_secret_is_seen_anywhere
     with command_lines() as lines:
         outcome = stack.up("-vvv", "--diff", "--skip-tags", "verify")
     after = stack.lives()
-    runner = stack.container("dvc-runner")
+    runner = stack.container("dvc-runner-wine")
     assert {name for name in before if before[name] != after[name]} == {runner}
     with pytest.raises(S3Error, match="does not match"):
         list(stack.s3("dvc", old).list_objects(bucket_name="dvc-storage"))
@@ -326,30 +356,122 @@ def all_objects(stack: Stack) -> str:
     """Return the content of every git object in the workspace."""
     words = ("git", "-C", "/workspace/project", "cat-file", "--batch-all-objects", "--batch")
     done = subprocess.run(
-        ["docker", "exec", stack.container("dvc-runner"), *words], capture_output=True, check=True
+        ["docker", "exec", stack.container("dvc-runner-wine"), *words],
+        capture_output=True,
+        check=True,
     )
     assert done.stdout
     return done.stdout.decode(errors="replace")
 
 
+# --- a client outside of the platform ------------------------------------------------------------
+
+# what a shell has of another account and another server
+FOREIGN = {
+    **dict.fromkeys(("AWS_PROFILE", "AWS_DEFAULT_PROFILE"), "somebody-else"),
+    **dict.fromkeys(("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"), "of-another-account"),
+    **dict.fromkeys(("AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL"), "http://127.0.0.1:9"),
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+    "AWS_REGION": "eu-north-1",
+    "AWS_ROLE_ARN": "arn:aws:iam::1:role/other",
+    "AWS_USE_FIPS_ENDPOINT": "true",
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere",
+    "MLFLOW_EXPERIMENT_ID": "99",
+    "MLFLOW_REGISTRY_URI": "http://127.0.0.1:9",
+    "MLFLOW_RUN_ID": "0123456789abcdef0123456789abcdef",
+    "MLFLOW_TRACKING_PASSWORD": "of-another-server",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH": "/nowhere",
+    "MLFLOW_TRACKING_TOKEN": "of-another-server",
+    "MLFLOW_TRACKING_USERNAME": "somebody-else",
+}
+CONFIG = "[default]\nendpoint_url = http://127.0.0.1:9\ns3 =\n  addressing_style = virtual\n"
+CLIENT = """
+import pathlib, subprocess, sys
+import boto3, mlflow
+s3 = boto3.client("s3")
+s3.put_object(Bucket="dvc-storage", Key="by-boto3", Body=b"bytes")
+assert s3.get_object(Bucket="dvc-storage", Key="by-boto3")["Body"].read() == b"bytes"
+s3.delete_object(Bucket="dvc-storage", Key="by-boto3")
+mlflow.set_experiment("a client outside")
+with mlflow.start_run():
+    mlflow.log_param("key", "value")
+for words in ("init --no-scm --quiet", "remote add --default far s3://dvc-storage/outside",
+              "add --quiet data.txt", "push --quiet"):
+    subprocess.run([sys.executable, "-m", "dvc", *words.split()], check=True)
+pathlib.Path("data.txt").unlink()
+subprocess.run(["rm", "-r", ".dvc/cache"], check=True)
+subprocess.run([sys.executable, "-m", "dvc", "pull", "--quiet"], check=True)
+print("all of", pathlib.Path("data.txt").read_text())
+"""
+
+
+@pytest.mark.parametrize("shell", ["bash", "dash", "zsh"])
+def test_stock_clients_work_in_a_shell_that_has_another_accounts_settings(
+    stack: Stack, shell: str, tmp_path: Path
+) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    exports, config = tmp_path / "env", tmp_path / "config"
+    written = stack.play(playbook="playbooks/env.yml", given={"dvc_runner_env_file": str(exports)})
+    assert written.code == 0, written.text
+    config.write_text(CONFIG)
+    (tmp_path / "client.py").write_text(CLIENT)
+    (tmp_path / "data.txt").write_text(f"it in {shell}")
+    done = subprocess.run(
+        [shell, "-c", f'set -u; eval "$(cat {exports})"; exec {sys.executable} client.py'],
+        cwd=tmp_path,
+        env={
+            **environment(stack.checkout),
+            **FOREIGN,
+            **dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), str(config)),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(f"all of it in {shell}\n")
+
+
 # --- runs that are stopped or lose a server ------------------------------------------------------
 
 
-def test_a_run_that_nobody_watches_any_more_goes_on_and_the_next_one_follows_it(
+@contextmanager
+def held(stack: Stack, name: str) -> Iterator[Gate]:
+    """Have a stage of the project wait at a gate before it does its work."""
+    path = stack.checkout / "dvc.yaml"
+    text = path.read_text()
+    project = yaml.safe_load(text)
+    with gate() as door:
+        ask = f"import urllib.request as web; web.urlopen('http://{door.address}')"
+        # bounded: whatever happens to the test, the run ends
+        wait = f'for _ in $(seq 600); do python -c "{ask}" 2>/dev/null && break; sleep 0.2; done'
+        stage = project["stages"][name]
+        stage["cmd"] = f"{wait}; {stage['cmd']}"
+        path.write_text(yaml.safe_dump(project, sort_keys=False))
+        try:
+            yield door
+        finally:
+            path.write_text(text)
+
+
+def test_a_run_that_nobody_watches_any_more_goes_on_and_the_next_one_has_nothing_left_to_do(
     stack: Stack,
 ) -> None:
     known = stack.tracked()
-    first = stack.start(playbook=PIPELINE, given=trees(300))
-    wait_for(lambda: "Running stage" in first.text, "the run to begin")
-    second = stack.start(playbook=PIPELINE, given=trees(300))
-    wait_for(lambda: "a run is under way: following it" in second.text, "the second to follow")
-    first.kill_family()
-    second.interrupt()
-    third = stack.play(playbook=PIPELINE, given=trees(300))
-    assert third.code == 0, third.text
-    assert len(stack.tracked() - known) == 1
-    again = stack.play(playbook=PIPELINE, given=trees(300))
-    assert (again.code, again.changed) == (0, 0), again.text
+    with held(stack, "model_trainer") as door:
+        first = stack.start(playbook=PIPELINE, given=trees(300))
+        wait_for(door.asked.is_set, "the run to begin")
+        second = stack.start(playbook=PIPELINE, given=trees(300))
+        wait_for(lambda: "Waiting for the run that began at" in second.text, "the second to wait")
+        first.kill_family()
+        second.interrupt()
+        door.opened.set()
+        third = stack.play(playbook=PIPELINE, given=trees(300))
+        assert third.code == 0, third.text
+        assert len(stack.tracked() - known) == 1
+        again = stack.play(playbook=PIPELINE, given=trees(300))
+        assert (again.code, again.changed) == (0, 0), again.text
 
 
 def test_parameters_set_back_are_tracked_as_a_run_of_their_own(stack: Stack) -> None:
@@ -366,18 +488,20 @@ def test_parameters_set_back_are_tracked_as_a_run_of_their_own(stack: Stack) -> 
 
 def test_mlflow_down_while_a_stage_runs_costs_that_stage_alone(stack: Stack) -> None:
     known = stack.tracked()
-    running = stack.start(playbook=PIPELINE, given=trees(50))
-    wait_for(lambda: "Running stage 'model_trainer'" in running.text, "the trainer to run")
-    docker("kill", stack.container("mlflow"))
-    outcome = running.end()
-    assert outcome.code != 0
-    outcome.assert_says("MLflow at http://mlflow:5000", "Finished stages are kept")
-    assert "Traceback" not in outcome.text
+    with held(stack, "model_trainer") as door:
+        running = stack.start(playbook=PIPELINE, given=trees(50))
+        wait_for(door.asked.is_set, "the trainer to run")
+        docker("kill", stack.container("mlflow"))
+        door.opened.set()
+        outcome = running.end()
+        assert outcome.code != 0
+        outcome.assert_says("MLflow at http://mlflow:5000", "Finished stages are kept")
+        assert "Traceback" not in outcome.text
 
-    healed = stack.up("--skip-tags", "verify", given=trees(50))
-    assert "Running stage 'model_evaluation'" in healed.text
-    assert healed.text.count("Running stage") == 1, healed.text
-    assert len(stack.tracked() - known) == 1
+        healed = stack.up("--skip-tags", "verify", given=trees(50))
+        assert "Running stage 'model_evaluation'" in healed.text
+        assert healed.text.count("Running stage") == 1, healed.text
+        assert len(stack.tracked() - known) == 1
 
 
 def big_project(at: Path, name: str) -> Path:
@@ -413,6 +537,7 @@ def test_minio_killed_during_a_push_loses_nothing(
         "dvc_runner_params": {},
         "dvc_runner_data": "",
     }
+    stack.up("--skip-tags", "pipeline,verify", given=mine)
     volume = docker("volume", "inspect", "--format", "{{.Mountpoint}}", f"{NAME}_minio")
     running = stack.start(playbook=PIPELINE, given=mine)
     wait_for(
@@ -426,17 +551,18 @@ def test_minio_killed_during_a_push_loses_nothing(
 
     healed = stack.up("--skip-tags", "verify", given=mine)
     assert "Running stage" not in healed.text
-    assert stack.objects()[stack.lock()[f"{end.__name__}.bin"]] == BIG
+    assert stack.objects()[stack.lock("big")[f"{end.__name__}.bin"]] == BIG
     assert stack.play(playbook=PIPELINE, given=mine).changed == 0
 
 
 def half_uploaded(volume: Path) -> bool:
     """Tell whether MinIO holds the beginning of a large object."""
     sizes = []
-    for part in ("tmp", "multipart"):
-        for path in (volume / ".minio.sys" / part).rglob("*"):
+    # os.walk goes on where the server takes a directory away meanwhile
+    for place, _, names in os.walk(volume / ".minio.sys"):
+        for name in names if {"tmp", "multipart"} & {*Path(place).parts} else []:
             try:
-                sizes.append(path.stat().st_size)
+                sizes.append((Path(place) / name).stat().st_size)
             except OSError:
                 continue
     return sum(sizes) > BIG // 20
@@ -478,15 +604,58 @@ def test_a_project_given_as_a_git_address_is_cloned_run_and_followed(
             "dvc_runner_params": {},
             "dvc_runner_data": "",
         }
+        early = stack.play(playbook=PIPELINE, given=mine)
+        assert early.code != 0
+        early.assert_says(f"{NAME}-dvc-runner-project is not there: `make up` with this project")
+        stack.up("--skip-tags", "pipeline,verify", given=mine)
         outcome = stack.play(playbook=PIPELINE, given=mine)
         assert (outcome.code, outcome.changed) == (0, 1), outcome.text
-        assert stack.in_runner("cat", "/workspace/project/greeting.txt") == "hello"
+        assert stack.in_runner("cat", GREETING, project="project") == "hello"
         assert stack.play(playbook=PIPELINE, given=mine).changed == 0
         (project / "word.txt").write_text("hello again")
         git("commit", "--quiet", "-a", "-m", "two", at=project)
         assert stack.play(playbook=PIPELINE, given=mine).changed == 1
-        assert stack.in_runner("cat", "/workspace/project/greeting.txt") == "hello again"
-        assert stack.lock().keys() >= {"greeting.txt"}
+        assert stack.in_runner("cat", GREETING, project="project") == "hello again"
+        assert stack.lock("project").keys() >= {"greeting.txt"}
+
+
+def test_a_project_of_somebody_else_runs_by_the_words_of_the_readme(
+    stack: Stack, tmp_path: Path
+) -> None:
+    readme = (stack.checkout / "README.md").read_text()
+    (named,) = re.findall(r"^make up PROJECT=(\S+)$", readme, re.MULTILINE)
+    project = tmp_path / Path(named).name
+    (project / "src").mkdir(parents=True)
+    tmp_path.chmod(0o755)
+    program = "import pathlib, six; pathlib.Path('told.txt').write_text(six.__version__)"
+    stages = {
+        "tell": {"cmd": "python src/tell.py", "deps": ["src/tell.py"], "outs": ["told.txt"]},
+        "count": {
+            "cmd": "wc -c < told.txt > count.json",
+            "deps": ["told.txt"],
+            "metrics": [{"count.json": {"cache": False}}],
+        },
+    }
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (project / "src/tell.py").write_text(program)
+    locked = (stack.checkout / "requirements-pipeline.txt").read_text()
+    (block,) = re.findall(r"^six==.*(?:\n {4}.*)+", locked, re.MULTILINE)
+    (project / "requirements.txt").write_text(f"{block}\n")
+    commit_all(project)
+    before = times_of(project)
+    mine = ["-e", json.dumps({"dvc_runner_project": str(project), "dvc_runner_data": ""})]
+    outcome = stack.up(*mine)
+    outcome.assert_says("OK: all")
+    told = stack.in_runner("cat", "/workspace/project/told.txt", project=project.name)
+    assert block.startswith(f"six=={told}")
+    assert stack.lock(project.name).keys() == {"told.txt", "count.json"}
+    assert stack.healthy("dvc-runner-wine"), "another project beside it took its runner away"
+    assert stack.up(*mine).changed == 0
+    assert times_of(project) == before
+    # without its name it is none of the platform's, and its data stays
+    stack.up()
+    assert stack.container(f"dvc-runner-{project.name}") not in stack.lives()
+    docker("volume", "inspect", f"{NAME}_dvc-runner-{project.name}")
 
 
 # --- lost data -----------------------------------------------------------------------------------
@@ -523,6 +692,13 @@ def test_a_lost_database_of_mlflow_and_an_emptied_bucket_are_made_good(stack: St
 def neighbours() -> Iterator[list[tuple[str, ...]]]:
     """Things of the user and of a platform with a similar name; yields how to ask for each."""
     theirs = (f"{NAME}-2-minio", f"{NAME}-mine")
+
+    def clear() -> None:
+        docker("rm", "--force", "--volumes", *theirs, check=False)
+        docker("network", "rm", f"{NAME}-2", check=False)
+        docker("volume", "rm", "--force", f"{NAME}_mine", f"{NAME}-2_minio", check=False)
+
+    clear()  # of a run that was killed
     docker("network", "create", f"{NAME}-2")
     docker("volume", "create", f"{NAME}_mine")
     docker("volume", "create", "--label", f"{LABEL}={NAME}-2", f"{NAME}-2_minio")
@@ -538,9 +714,7 @@ def neighbours() -> Iterator[list[tuple[str, ...]]]:
         ("volume", "inspect", "--format", "{{.CreatedAt}}", f"{NAME}_mine"),
         ("volume", "inspect", "--format", "{{.CreatedAt}}", f"{NAME}-2_minio"),
     ]
-    docker("rm", "--force", "--volumes", *theirs)
-    docker("network", "rm", f"{NAME}-2")
-    docker("volume", "rm", f"{NAME}_mine", f"{NAME}-2_minio")
+    clear()
 
 
 def test_destroy_refuses_unasked_and_removes_nothing(stack: Stack) -> None:

@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from minio.deleteobjects import DeleteObject
@@ -16,19 +17,8 @@ from tests.minio_module.support import MinioServer, Provision, Relay, started
 
 
 @pytest.fixture(scope="session")
-def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
-    """The server that MINIO_TEST_ENDPOINT names, else one started from MINIO_TEST_BINARY."""
-    endpoint = os.environ.get("MINIO_TEST_ENDPOINT")
-    if endpoint:
-        keys = [os.environ.get(f"MINIO_TEST_{each}", "") for each in ("ACCESS_KEY", "SECRET_KEY")]
-        if not all(keys):
-            pytest.fail(
-                pytrace=False,
-                reason=f"MINIO_TEST_ENDPOINT is {endpoint}, but MINIO_TEST_ACCESS_KEY and "
-                f"MINIO_TEST_SECRET_KEY are not both set: set them to its root user's keys",
-            )
-        yield MinioServer(endpoint.removeprefix("http://").rstrip("/"), *keys)
-        return
+def minio_binary() -> str:
+    """The program that MINIO_TEST_BINARY names."""
     binary = os.environ.get("MINIO_TEST_BINARY")
     if not binary:
         pytest.fail(
@@ -42,6 +32,26 @@ def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServ
             pytrace=False,
             reason=f"MINIO_TEST_BINARY is {binary}, which is no program: give a minio binary",
         )
+    return binary
+
+
+@pytest.fixture(scope="session")
+def minio_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MinioServer]:
+    """The server that MINIO_TEST_ENDPOINT names, else one started from MINIO_TEST_BINARY."""
+    endpoint = os.environ.get("MINIO_TEST_ENDPOINT")
+    if endpoint:
+        keys = [os.environ.get(f"MINIO_TEST_{each}", "") for each in ("ACCESS_KEY", "SECRET_KEY")]
+        if not all(keys):
+            pytest.fail(
+                pytrace=False,
+                reason=f"MINIO_TEST_ENDPOINT is {endpoint}, but MINIO_TEST_ACCESS_KEY and "
+                f"MINIO_TEST_SECRET_KEY are not both set: set them to its root user's keys",
+            )
+        yield MinioServer(endpoint.removeprefix("http://").rstrip("/"), *keys)
+        return
+    binary = request.getfixturevalue("minio_binary")
     with started(binary, tmp_path_factory.mktemp("minio")) as server:
         yield server
 
@@ -94,9 +104,9 @@ def scratch(minio_server: MinioServer) -> Iterator[Scratch]:
 
 
 @pytest.fixture
-def provision(minio_server: MinioServer) -> Provision:
+def provision(minio_server: MinioServer, tmp_path: Path) -> Provision:
     """The module, pointed at the server."""
-    return Provision(minio_server)
+    return Provision(minio_server, tmp_path)
 
 
 @pytest.fixture

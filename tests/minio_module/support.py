@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -73,9 +72,15 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def started(binary: str, directory: Path) -> Iterator[MinioServer]:
-    """Run `minio server` on a free port while the context lasts; raise with its log if it ends."""
-    address = f"127.0.0.1:{free_port()}"
+def started(
+    binary: str, directory: Path, address: str = "", **environment: str
+) -> Iterator[MinioServer]:
+    """Run `minio server`, by default on a free port, while the context lasts.
+
+    Raises:
+        RuntimeError: with its log if it ends.
+    """
+    address = address or f"127.0.0.1:{free_port()}"
     server = MinioServer(address, f"root-{secrets.token_hex(4)}", secrets.token_hex(20))
     log = directory / "minio.log"
     data = directory / "data"
@@ -84,7 +89,7 @@ def started(binary: str, directory: Path) -> Iterator[MinioServer]:
         log.open("w") as output,
         subprocess.Popen(
             [binary, "server", "--address", address, "--console-address", "127.0.0.1:0", data],
-            env={"HOME": str(directory), "PATH": os.defpath, **keys},
+            env={"HOME": str(directory), "PATH": os.defpath, **keys, **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
         ) as process,
@@ -118,7 +123,6 @@ class Relay:
     """
 
     target: str
-    context: ssl.SSLContext | None = None
     meddle: Callable[[str, str], int | None] = lambda _method, _path: None
     requests: list[str] = field(default_factory=list)
     address: str = ""
@@ -171,13 +175,7 @@ class Relay:
             def log_message(self, *_: object) -> None:
                 pass
 
-        class Server(ThreadingHTTPServer):
-            def handle_error(self, *_: object) -> None:
-                pass  # a client that refuses the certificate is what a test wants
-
-        with Server(("127.0.0.1", 0), Handler) as server:
-            if self.context:
-                server.socket = self.context.wrap_socket(server.socket, server_side=True)
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
             self.address = f"127.0.0.1:{server.server_address[1]}"
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
             thread.start()
@@ -207,12 +205,8 @@ class Result:
 
     @property
     def changes(self) -> dict[str, list[str]]:
-        """What changed, by 'kind name', without the items that stayed."""
-        return {
-            f"{each['kind']} {each['name']}": each["changes"]
-            for each in self.answer["results"]
-            if each["changed"]
-        }
+        """What changed, by 'kind name'."""
+        return dict(self.answer["changes"])
 
 
 def run_module(options: Options, interpreter: list[str], env: dict[str, str]) -> Result:
@@ -236,25 +230,35 @@ def run_module(options: Options, interpreter: list[str], env: dict[str, str]) ->
 
 @dataclass
 class Provision:
-    """Calls the module with the server's address and root keys."""
+    """Calls the module with the server's address and files of its root keys."""
 
     server: MinioServer
+    directory: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def keys(self) -> Options:
+        """Write the root keys as the container has them and return the options that name them."""
+        options: Options = {}
+        for key in ("access_key", "secret_key"):
+            path = self.directory / key
+            path.write_text(getattr(self.server, key) + "\n")
+            options[f"{key}_file"] = str(path)
+        return options
 
     def call(
         self, *, check: bool = False, diff: bool = False, via: str = "", **options: object
     ) -> Result:
         """Return what the module says, success or not."""
         given: Options = {
-            "endpoint": f"http://{via or self.server.address}",
-            "access_key": self.server.access_key,
-            "secret_key": self.server.secret_key,
+            "endpoint": via or self.server.address,
+            **self.keys(),
             "wait": 5,
             "_ansible_check_mode": check,
             "_ansible_diff": diff,
             **options,
         }
         given = {key: value for key, value in given.items() if value is not None}
-        return run_module(given, [sys.executable], {})
+        return run_module(given, [sys.executable], self.env)
 
     def __call__(
         self, *, check: bool = False, diff: bool = False, via: str = "", **options: object
@@ -273,6 +277,6 @@ class Provision:
         return result
 
 
-def statement(*actions: str, on: str, **more: object) -> Options:
+def statement(*actions: str, on: str) -> Options:
     """Return a statement that allows `actions` on a bucket or 'bucket/key'."""
-    return {"actions": list(actions), "resources": [f"arn:aws:s3:::{on}"], **more}
+    return {"Effect": "Allow", "Action": list(actions), "Resource": [f"arn:aws:s3:::{on}"]}

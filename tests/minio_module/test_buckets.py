@@ -1,13 +1,16 @@
-"""Buckets: made, changed and removed as declared, and nothing else."""
+"""Buckets: made and changed as declared, and nothing else."""
 
 from __future__ import annotations
 
 import io
 import json
+import time
+from pathlib import Path
 
 import pytest
 from minio import Minio
 from minio.commonconfig import DISABLED, ENABLED, Filter
+from minio.error import S3Error
 from minio.lifecycleconfig import (
     AbortIncompleteMultipartUpload,
     Expiration,
@@ -15,8 +18,9 @@ from minio.lifecycleconfig import (
     NoncurrentVersionExpiration,
     Rule,
 )
+from minio.versioningconfig import VersioningConfig
 from tests.minio_module.conftest import Scratch
-from tests.minio_module.support import MinioServer, Options, Provision
+from tests.minio_module.support import MinioServer, Options, Provision, started
 
 RULE = {"id": "old", "prefix": "files/", "expire_noncurrent_days": 7}
 
@@ -42,7 +46,6 @@ def test_a_bucket_has_what_it_was_declared_with_and_the_second_call_changes_noth
         "name": scratch.name(),
         "versioning": True,
         "quota": 10_000_000,
-        "tags": {"team": "wine lab", "stage": 1},
         "lifecycle": [RULE, {"id": "markers", "expire_delete_markers": True}],
     }
     first = provision(buckets=[bucket])
@@ -52,13 +55,11 @@ def test_a_bucket_has_what_it_was_declared_with_and_the_second_call_changes_noth
             "versioning on",
             "quota 10000000",
             "lifecycle set",
-            "tags set",
         ]
     }
     name = scratch.name()
     assert s3.get_bucket_versioning(bucket_name=name).status == ENABLED
     assert quota(minio_server, name) == 10_000_000
-    assert s3.get_bucket_tags(bucket_name=name) == {"team": "wine lab", "stage": "1"}
     config = s3.get_bucket_lifecycle(bucket_name=name)
     assert config is not None
     old = next(rule for rule in config.rules if rule.rule_id == "old")
@@ -76,8 +77,6 @@ CHANGES: dict[str, tuple[Options, Options]] = {
     "versioning on": ({"versioning": False}, {"versioning": True}),
     "quota 2000000": ({"quota": 1_000_000}, {"quota": 2_000_000}),
     "quota 0": ({"quota": 1_000_000}, {"quota": 0}),
-    "tags set": ({"tags": {"a": "1", "b": "2"}}, {"tags": {"a": "1"}}),
-    "tags removed": ({"tags": {"a": "1"}}, {"tags": {}}),
     "lifecycle set": ({"lifecycle": [RULE]}, {"lifecycle": [RULE | {"prefix": ""}]}),
     "lifecycle removed": ({"lifecycle": [RULE]}, {"lifecycle": []}),
 }
@@ -106,17 +105,19 @@ def test_versioning_false_leaves_a_bucket_alone_that_never_had_versions(
     assert s3.get_bucket_versioning(bucket_name=scratch.name()).status_string == "Off"
 
 
-def test_options_that_are_left_out_and_buckets_that_are_not_listed_stay_as_they_are(
+def test_a_bucket_that_is_listed_is_made_exactly_so_and_one_that_is_not_is_left_alone(
     provision: Provision, scratch: Scratch, minio_server: MinioServer, s3: Minio
 ) -> None:
-    rich = {"versioning": True, "quota": 5_000_000, "tags": {"a": "b"}, "lifecycle": [RULE]}
-    provision(buckets=[{"name": scratch.name("a"), **rich}, {"name": scratch.name("b")}])
-    assert not provision(buckets=[{"name": scratch.name("a")}]).changed
-    assert s3.get_bucket_versioning(bucket_name=scratch.name("a")).status == ENABLED
-    assert quota(minio_server, scratch.name("a")) == 5_000_000
-    assert s3.get_bucket_tags(bucket_name=scratch.name("a")) == {"a": "b"}
-    assert s3.get_bucket_lifecycle(bucket_name=scratch.name("a")) is not None
-    assert s3.bucket_exists(bucket_name=scratch.name("b"))
+    rich = {"versioning": True, "quota": 5_000_000, "lifecycle": [RULE]}
+    provision(buckets=[{"name": scratch.name(each), **rich} for each in "ab"])
+    plain = [{"name": scratch.name("a")}]
+    assert provision(buckets=plain).changes == {
+        f"bucket {scratch.name('a')}": ["versioning suspended", "quota 0", "lifecycle removed"]
+    }
+    assert not provision(buckets=plain).changed
+    assert s3.get_bucket_versioning(bucket_name=scratch.name("b")).status == ENABLED
+    assert quota(minio_server, scratch.name("b")) == 5_000_000
+    assert s3.get_bucket_lifecycle(bucket_name=scratch.name("b")) is not None
 
 
 def test_a_lifecycle_rule_that_someone_switched_off_is_switched_on_again(
@@ -155,90 +156,48 @@ def test_minio_forgets_an_abort_action_so_there_is_no_option_for_it(
     assert "buckets.lifecycle.abort_incomplete_days" in refused.message
 
 
-def test_object_lock_is_given_at_creation_and_brings_versions(
-    provision: Provision, scratch: Scratch, s3: Minio
+def test_a_full_bucket_takes_no_more(provision: Provision, scratch: Scratch, s3: Minio) -> None:
+    provision(buckets=[{"name": scratch.name(), "quota": 3}])
+    with pytest.raises(S3Error, match="quota"):
+        put(s3, scratch.name())
+
+
+def long_ago(s3: Minio, method: str, key: str, year: int) -> None:
+    """Write or delete an object as a replica of another server, which keeps its time."""
+    headers: dict[str, str | list[str] | tuple[str]] = {
+        "X-Minio-Source-Replication-Request": "true",
+        "X-Minio-Source-Mtime": f"{year}-01-01T00:00:00Z",
+        "X-Minio-Source-DeleteMarker": "true",
+    }
+    body = b"data" if method == "PUT" else None
+    s3._execute(method, bucket_name="bucket", object_name=key, body=body, headers=headers)
+
+
+def test_the_rule_of_the_platform_frees_the_space_of_what_was_deleted_or_replaced_long_ago(
+    minio_binary: str, tmp_path: Path
 ) -> None:
-    declared = [{"name": scratch.name(), "object_lock": True, "versioning": True}]
-    assert provision(buckets=declared).changes == {f"bucket {scratch.name()}": ["created"]}
-    s3.get_object_lock_config(bucket_name=scratch.name())
-    assert s3.get_bucket_versioning(bucket_name=scratch.name()).status == ENABLED
-    assert not provision(buckets=declared).changed
+    rule = {"id": "x", "expire_noncurrent_days": 30, "expire_delete_markers": True}
+    with started(minio_binary, tmp_path, MINIO_SCANNER_CYCLE="1s") as server:
+        s3 = server.s3()
+        s3.make_bucket(bucket_name="bucket")
+        s3.set_bucket_versioning(bucket_name="bucket", config=VersioningConfig(ENABLED))
+        for year in (2020, 2021):
+            long_ago(s3, "PUT", "replaced", year)
+        long_ago(s3, "PUT", "deleted", 2020)
+        long_ago(s3, "DELETE", "deleted", 2021)
+        put(s3, "bucket", "young")
+        put(s3, "bucket", "young")
 
+        def versions() -> list[str]:
+            found = s3.list_objects(bucket_name="bucket", recursive=True, include_version=True)
+            return sorted(each.object_name or "" for each in found)
 
-@pytest.mark.parametrize("lock", [True, False])
-def test_object_lock_of_a_bucket_that_exists_is_not_changed_and_nothing_else_is_written(
-    provision: Provision, scratch: Scratch, s3: Minio, lock: bool
-) -> None:
-    provision(buckets=[{"name": scratch.name("a"), "object_lock": not lock}])
-    declared = [{"name": scratch.name("a"), "object_lock": lock}, {"name": scratch.name("b")}]
-    refused = provision.refused(buckets=declared)
-    assert (
-        f"bucket {scratch.name('a')}: object_lock is to be {str(lock).lower()}" in refused.message
-    )
-    assert not s3.bucket_exists(bucket_name=scratch.name("b"))
-
-
-def test_an_empty_bucket_is_removed_once(provision: Provision, scratch: Scratch, s3: Minio) -> None:
-    provision(buckets=[{"name": scratch.name()}])
-    declared = [{"name": scratch.name(), "state": "absent"}]
-    assert provision(buckets=declared).changes == {f"bucket {scratch.name()}": ["removed"]}
-    assert not s3.bucket_exists(bucket_name=scratch.name())
-    assert not provision(buckets=declared).changed
-
-
-@pytest.mark.parametrize("check", [True, False])
-def test_a_bucket_that_holds_objects_is_not_removed_without_force(
-    provision: Provision, scratch: Scratch, s3: Minio, check: bool
-) -> None:
-    provision(buckets=[{"name": scratch.name()}])
-    put(s3, scratch.name())
-    declared = [{"name": scratch.name(), "state": "absent"}, {"name": scratch.name("b")}]
-    refused = provision.refused(buckets=declared, check=check)
-    assert f"bucket {scratch.name()} is to be absent but is not empty" in refused.message
-    assert not refused.changed
-    assert s3.stat_object(bucket_name=scratch.name(), object_name="key").size == 4
-    assert not s3.bucket_exists(bucket_name=scratch.name("b"))
-
-
-def test_a_bucket_that_holds_only_deleted_versions_is_not_removed_without_force(
-    provision: Provision, scratch: Scratch, s3: Minio
-) -> None:
-    provision(buckets=[{"name": scratch.name(), "versioning": True}])
-    put(s3, scratch.name())
-    s3.remove_object(bucket_name=scratch.name(), object_name="key")
-    assert not list(s3.list_objects(bucket_name=scratch.name()))
-    refused = provision.refused(buckets=[{"name": scratch.name(), "state": "absent"}])
-    assert f"bucket {scratch.name()} is to be absent but is not empty" in refused.message
-    assert s3.bucket_exists(bucket_name=scratch.name())
-
-
-def test_force_removes_a_bucket_with_every_version(
-    provision: Provision, scratch: Scratch, s3: Minio
-) -> None:
-    provision(buckets=[{"name": scratch.name(), "versioning": True}])
-    for key in ("a", "a", "dir/b"):
-        put(s3, scratch.name(), key)
-    s3.remove_object(bucket_name=scratch.name(), object_name="a")
-    declared = [{"name": scratch.name(), "state": "absent", "force": True}]
-    assert provision(buckets=declared, check=True).changed
-    assert len(list(s3.list_objects(bucket_name=scratch.name(), recursive=True))) == 1
-    assert provision(buckets=declared).changes == {f"bucket {scratch.name()}": ["removed"]}
-    assert not s3.bucket_exists(bucket_name=scratch.name())
-
-
-def test_force_does_not_remove_an_object_under_legal_hold(
-    provision: Provision, scratch: Scratch, s3: Minio
-) -> None:
-    provision(buckets=[{"name": scratch.name(), "object_lock": True}])
-    put(s3, scratch.name())
-    put(s3, scratch.name(), "free")
-    s3.enable_object_legal_hold(bucket_name=scratch.name(), object_name="key")
-    try:
-        refused = provision.refused(
-            buckets=[{"name": scratch.name(), "state": "absent", "force": True}]
-        )
-        assert "1 objects stay, the first is 'key'" in refused.message
-        assert "the others are removed" in refused.message
-        assert s3.stat_object(bucket_name=scratch.name(), object_name="key").size == 4
-    finally:
-        s3.disable_object_legal_hold(bucket_name=scratch.name(), object_name="key")
+        assert versions() == ["deleted", "deleted", "replaced", "replaced", "young", "young"]
+        declared = [{"name": "bucket", "versioning": True, "lifecycle": [rule]}]
+        assert Provision(server, tmp_path)(buckets=declared).changes == {
+            "bucket bucket": ["lifecycle set"]
+        }
+        end = time.monotonic() + 60
+        while len(versions()) > 3 and time.monotonic() < end:
+            time.sleep(0.2)
+        assert versions() == ["replaced", "young", "young"]

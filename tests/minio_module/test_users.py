@@ -1,4 +1,4 @@
-"""Users: keys, status and policies as declared, without a write where nothing differs."""
+"""Users: keys and policies as declared, without a write where nothing differs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_changed_key_replaces_the_old_one_and_keeps_the_policies(
     user, name = scratch.user(), scratch.name()
     first = {"access_key": user, "secret_key": SECRET, "policies": [name]}
     provision(policies=policies(name), users=[first])
-    rotated = [{"access_key": user, "secret_key": OTHER_SECRET}]
+    rotated = [first | {"secret_key": OTHER_SECRET}]
     assert provision(users=rotated).changes == {f"user {user}": ["secret key changed"]}
     assert minio_server.answer_to(user, OTHER_SECRET) == "ok"
     assert minio_server.answer_to(user, SECRET) == "SignatureDoesNotMatch"
@@ -74,16 +74,6 @@ def test_a_user_without_any_permission_proves_its_key_all_the_same(
     provision(users=declared)
     assert policies_of(minio_server, user) == set()
     assert not provision(users=declared).changed
-
-
-def test_policies_that_are_left_out_stay_attached(
-    provision: Provision, scratch: Scratch, minio_server: MinioServer
-) -> None:
-    user, names = scratch.user(), [scratch.name("a"), scratch.name("b")]
-    declared = {"access_key": user, "secret_key": SECRET}
-    provision(policies=policies(*names), users=[declared | {"policies": names}])
-    assert not provision(users=[declared]).changed
-    assert policies_of(minio_server, user) == set(names)
 
 
 def test_policies_that_are_given_are_all_a_user_has(
@@ -124,90 +114,25 @@ def test_another_caller_who_attaches_the_policy_first_is_no_error(
         admin.attach_policy(policies=[name], user=user)
 
 
-def test_a_disabled_user_cannot_log_in_and_an_enabled_one_can_with_its_declared_key(
-    provision: Provision, scratch: Scratch, minio_server: MinioServer
-) -> None:
-    user, name = scratch.user(), scratch.name()
-    declared = {"access_key": user, "secret_key": SECRET, "policies": [name]}
-    off = [declared | {"status": "disabled"}]
-    provision(policies=policies(name), users=[declared])
-    assert provision(users=off).changes == {f"user {user}": ["disabled"]}
-    assert minio_server.answer_to(user, SECRET) == "InvalidAccessKeyId"
-    assert not provision(users=off).changed
-    # The key of a disabled user cannot be checked, so it is written when the user comes back.
-    on = [declared | {"secret_key": OTHER_SECRET}]
-    assert not provision(users=[on[0] | {"status": "disabled"}]).changed
-    assert provision(users=on).changes == {f"user {user}": ["enabled"]}
-    assert minio_server.answer_to(user, OTHER_SECRET) == "ok"
-    assert policies_of(minio_server, user) == {name}
-    assert not provision(users=on).changed
-
-
-def test_a_user_can_be_made_disabled_and_can_be_disabled_with_a_new_key(
-    provision: Provision, scratch: Scratch, minio_server: MinioServer
-) -> None:
-    user = scratch.user()
-    off = [{"access_key": user, "secret_key": SECRET, "status": "disabled"}]
-    assert provision(users=off).changes == {f"user {user}": ["created", "disabled"]}
-    assert minio_server.answer_to(user, SECRET) == "InvalidAccessKeyId"
-    assert not provision(users=off).changed
-    minio_server.admin().user_enable(access_key=user)
-    off[0]["secret_key"] = OTHER_SECRET
-    assert provision(users=off).changes == {f"user {user}": ["secret key changed", "disabled"]}
-    minio_server.admin().user_enable(access_key=user)
-    assert minio_server.answer_to(user, OTHER_SECRET) == "ok"
-
-
-def test_the_policies_of_a_disabled_user_wait_until_it_is_enabled_as_minio_refuses_them(
+def test_a_user_that_someone_disabled_is_enabled_with_its_key_and_its_policies(
     provision: Provision, scratch: Scratch, minio_server: MinioServer
 ) -> None:
     user, (a, b) = scratch.user(), (scratch.name("a"), scratch.name("b"))
-    off = {"access_key": user, "secret_key": SECRET, "policies": [a], "status": "disabled"}
-    made = provision(policies=policies(a, b), users=[off])
-    assert made.changes[f"user {user}"] == ["created", f"policies {a}", "disabled"]
-    with pytest.raises(MinioAdminException, match="XMinioAdminNoSuchUser"):
-        minio_server.admin().attach_policy(policies=[b], user=user)
-    other = off | {"policies": [b]}
-    assert not provision(users=[other]).changed
-    still = provision.refused(users=[other], policies=[{"name": a, "state": "absent"}])
-    assert f"user {user} still has it" in still.message
-    enabled = provision(users=[other | {"status": "enabled"}])
-    assert enabled.changes == {f"user {user}": ["enabled", f"policies {b}"]}
+    declared = {"access_key": user, "secret_key": SECRET, "policies": [a]}
+    provision(policies=policies(a, b), users=[declared])
+    minio_server.admin().user_disable(access_key=user)
+    assert minio_server.answer_to(user, SECRET) == "InvalidAccessKeyId"
+    other = [declared | {"secret_key": OTHER_SECRET, "policies": [b]}]
+    assert provision(users=other).changes == {f"user {user}": ["enabled", f"policies {b}"]}
+    assert minio_server.answer_to(user, OTHER_SECRET) == "ok"
     assert policies_of(minio_server, user) == {b}
+    assert not provision(users=other).changed
 
 
-def test_a_user_is_removed_once_and_others_stay(
+def test_a_user_that_is_not_listed_is_left_alone(
     provision: Provision, scratch: Scratch, minio_server: MinioServer
 ) -> None:
-    gone, stays = scratch.user("a"), scratch.user("b")
-    provision(users=[{"access_key": each, "secret_key": SECRET} for each in (gone, stays)])
-    declared = [{"access_key": gone, "state": "absent"}]
-    assert provision(users=declared).changes == {f"user {gone}": ["removed"]}
-    assert minio_server.answer_to(gone, SECRET) == "InvalidAccessKeyId"
+    stays, other = scratch.user("a"), scratch.user("b")
+    provision(users=[{"access_key": stays, "secret_key": SECRET}])
+    provision(users=[{"access_key": other, "secret_key": SECRET}])
     assert minio_server.answer_to(stays, SECRET) == "ok"
-    assert not provision(users=declared).changed
-
-
-@pytest.mark.parametrize("check", [True, False])
-def test_a_user_is_refused_a_policy_that_nobody_knows_and_nothing_is_written(
-    provision: Provision, scratch: Scratch, minio_server: MinioServer, check: bool
-) -> None:
-    users = [
-        {"access_key": scratch.user("a"), "secret_key": SECRET},
-        {"access_key": scratch.user("b"), "secret_key": SECRET, "policies": ["no-such"]},
-    ]
-    refused = provision.refused(users=users, policies=policies(scratch.name()), check=check)
-    assert f"user {scratch.user('b')} is to have policy 'no-such', which neither" in refused.message
-    assert minio_server.answer_to(scratch.user("a"), SECRET) == "InvalidAccessKeyId"
-    assert scratch.name() not in json.loads(minio_server.admin().policy_list())
-
-
-def test_a_user_is_refused_a_policy_that_the_same_call_removes(
-    provision: Provision, scratch: Scratch
-) -> None:
-    provision(policies=policies(scratch.name()))
-    user = {"access_key": scratch.user(), "secret_key": SECRET, "policies": [scratch.name()]}
-    refused = provision.refused(
-        policies=[{"name": scratch.name(), "state": "absent"}], users=[user]
-    )
-    assert "which is to be absent" in refused.message

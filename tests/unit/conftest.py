@@ -12,8 +12,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.unit import as_ansible
 
-ROLES = Path(__file__).parents[2] / "roles"
+ROLES = as_ansible.ROLES
+# the start of a command that runs a module of the roles
+AS_ANSIBLE = [sys.executable, str(as_ansible.__file__)]
 RunModule = Callable[..., dict[str, Any]]
 
 
@@ -41,7 +44,7 @@ def run_module(tmp_path: Path) -> RunModule:
         arguments = tmp_path / "module-arguments.json"
         arguments.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": given}))
         done = subprocess.run(
-            [sys.executable, str(ROLES / relative), str(arguments)],
+            [*AS_ANSIBLE, str(ROLES / relative), str(arguments)],
             capture_output=True,
             text=True,
             check=False,

@@ -14,7 +14,7 @@ from tests.unit.conftest import load
 
 images = load("base_image/filter_plugins/images.py")
 
-RECIPE = {"source": "auto", "suite": "trixie", "packages": ["curl"], "registry_image": "d@sha256:1"}
+RECIPE = {"suite": "trixie", "packages": ["curl"], "registry_image": "d@sha256:1"}
 
 
 @pytest.fixture
@@ -30,11 +30,16 @@ def context(tmp_path: Path) -> Path:
     return place
 
 
-def tag(context: Path, base: str = "base:1", **files: str) -> str:
+def named(source: str, recipe: dict[str, Any], **builds: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The names of base and images, by the source of the base."""
+    names: dict[str, Any] = images.names(builds, source, recipe, "local/mlops")
+    return names
+
+
+def tag(context: Path, **files: str) -> str:
     """The reference of the image that a context makes."""
     build: dict[str, Any] = {"context": str(context), "files": files}
-    references: dict[str, str] = images.image_references({"web": build}, base, "local/mlops")
-    return references["web"]
+    return str(named("bootstrap", RECIPE, web=build)["bootstrap"]["images"]["web"])
 
 
 def test_a_reference_is_made_of_prefix_service_and_hash(context: Path) -> None:
@@ -105,10 +110,6 @@ def test_sources_of_locks_and_caches_do_not_count(name: str, context: Path) -> N
         assert name not in archive.getnames()
 
 
-def test_a_new_base_changes_every_tag(context: Path) -> None:
-    assert tag(context, base="base:1") != tag(context, base="base:2")
-
-
 def test_a_file_from_elsewhere_counts_as_if_it_were_in_the_context(
     context: Path, tmp_path: Path
 ) -> None:
@@ -158,16 +159,57 @@ def test_a_missing_file_from_elsewhere_is_named_with_its_path(
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"source": "bootstrap"},
-        {"suite": "forky"},
-        {"packages": ["curl", "git"]},
-        {"registry_image": "d@sha256:2"},
-    ],
+    [{"suite": "forky"}, {"packages": ["curl", "git"]}, {"registry_image": "d@sha256:2"}],
     ids=str,
 )
-def test_the_base_is_named_by_its_recipe(change: dict[str, object]) -> None:
-    before = images.base_reference(RECIPE, "local/mlops")
-    assert before.startswith("local/mlops/base:")
-    assert images.base_reference(dict(reversed(RECIPE.items())), "local/mlops") == before
-    assert images.base_reference({**RECIPE, **change}, "local/mlops") != before
+def test_a_changed_recipe_renames_the_base_and_all_that_stands_on_it(
+    change: dict[str, object], context: Path
+) -> None:
+    build = {"context": str(context)}
+    before = named("bootstrap", RECIPE, web=build)["bootstrap"]
+    assert before["base"].startswith("local/mlops/base:bootstrap-")
+    turned = dict(reversed(RECIPE.items()))
+    assert named("bootstrap", turned, web=build)["bootstrap"] == before
+    after = named("bootstrap", {**RECIPE, **change}, web=build)["bootstrap"]
+    assert after["base"] != before["base"]
+    assert after["images"] != before["images"]
+
+
+def test_what_stands_on_bases_of_two_sources_never_shares_a_name(context: Path) -> None:
+    found = named("auto", RECIPE, web={"context": str(context)})
+    assert list(found) == ["registry", "bootstrap"]
+    registry, bootstrap = found.values()
+    assert registry["base"].startswith("local/mlops/base:registry-")
+    assert bootstrap["base"].startswith("local/mlops/base:bootstrap-")
+    assert registry["images"]["web"] != bootstrap["images"]["web"]
+
+
+def test_auto_and_a_source_by_its_name_give_the_same_names(context: Path) -> None:
+    auto = named("auto", RECIPE, web={"context": str(context)})
+    for source in ("registry", "bootstrap"):
+        assert named(source, RECIPE, web={"context": str(context)})[source] == auto[source]
+
+
+@pytest.mark.parametrize("source", ["registry", "bootstrap"])
+@pytest.mark.parametrize("kind", ["base", "web"])
+def test_auto_takes_the_source_of_the_images_that_are_there(
+    kind: str, source: str, context: Path
+) -> None:
+    auto = named("auto", RECIPE, web={"context": str(context)})
+    there = {"base": auto[source]["base"], **auto[source]["images"]}[kind]
+    assert images.candidates(auto, [there, "other:1"]) == {source: auto[source]}
+
+
+def test_auto_leaves_both_sources_open_where_no_image_is(context: Path) -> None:
+    auto = named("auto", RECIPE, web={"context": str(context)})
+    assert images.candidates(auto, ["other:1"]) == auto
+
+
+def test_a_registry_that_is_asked_for_is_not_satisfied_by_a_bootstrapped_image(
+    context: Path,
+) -> None:
+    bootstrap = named("bootstrap", RECIPE, web={"context": str(context)})["bootstrap"]
+    there = [bootstrap["base"], *bootstrap["images"].values()]
+    registry = named("registry", RECIPE, web={"context": str(context)})
+    (chosen,) = images.candidates(registry, there).values()
+    assert not {chosen["base"], *chosen["images"].values()} & set(there)

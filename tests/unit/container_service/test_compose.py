@@ -10,7 +10,9 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from tests.unit.conftest import load
 
+declaration = load("container_service/filter_plugins/declaration.py")
 compose = load("container_service/filter_plugins/compose.py")
+hosts = load("container_service/filter_plugins/host.py")
 engine = load("docker/library/docker_engine.py")
 
 Spec = dict[str, Any]
@@ -18,8 +20,9 @@ MINIMAL: Spec = {
     "name": "web",
     "image": "example/web:1.2",
     "user": "10001:10001",
-    "healthcheck": ["true"],
-    "memory": "512m",
+    "healthcheck": {"test": ["CMD", "true"]},
+    "mem_limit": "512m",
+    "role": "web",
 }
 
 
@@ -72,6 +75,20 @@ def test_a_container_carries_the_label_that_destroy_looks_for() -> None:
     assert made["volumes"]["data"]["labels"] == {"mlops.platform": "plat"}
 
 
+def test_a_volume_that_no_service_declares_is_forgotten_and_another_platforms_is_not_ours() -> None:
+    def volume(name: str, platform: str) -> dict[str, Any]:
+        return {"name": name, "labels": {compose.LABEL: platform} if platform else {}}
+
+    there = [
+        volume("plat_data", "plat"),
+        volume("plat_gone", "plat"),
+        volume("other_gone", "other"),
+        volume("plat_by-hand", ""),
+    ]
+    declared = {"web": {**MINIMAL, "volumes": ["data:/data", "/srv/x:/x", "tmpfs:/run"]}}
+    assert compose.forgotten_volumes(declared, "plat", there) == ["plat_gone"]
+
+
 def test_two_platforms_share_no_name() -> None:
     specs = {"web": {**MINIMAL, "volumes": ["data:/data"]}}
     one, other = (
@@ -101,17 +118,19 @@ def test_a_port_is_open_on_loopback_unless_the_inventory_names_an_address(
 
 def test_what_can_be_judged_from_outside_is_told_of_each_service() -> None:
     spec = FULL | {"ports": ["8080:80", "10.0.0.2:81:82", "[::1]:83:84"]}
-    assert compose.promises({"web": spec, "db": MINIMAL}, "127.0.0.1") == {
+    usual: Spec = {"stage": "app", "replicas": 1, "exposed": [], "exceptions": {}}
+    assert declaration.promises({"web": spec, "db": MINIMAL}, "127.0.0.1") == {
         "web": {
             "user": FULL["user"],
-            "memory": FULL["memory"],
+            "memory": FULL["mem_limit"],
             "ports": [
-                {"inside": 80, "address": "127.0.0.1", "port": 8080},
-                {"inside": 82, "address": "10.0.0.2", "port": 81},
-                {"inside": 84, "address": "::1", "port": 83},
+                {"inside": 80, "address": "127.0.0.1", "port": 8080, "protocol": "tcp"},
+                {"inside": 82, "address": "10.0.0.2", "port": 81, "protocol": "tcp"},
+                {"inside": 84, "address": "::1", "port": 83, "protocol": "tcp"},
             ],
+            **usual,
         },
-        "db": {"user": MINIMAL["user"], "memory": MINIMAL["memory"], "ports": []},
+        "db": {"user": MINIMAL["user"], "memory": MINIMAL["mem_limit"], "ports": [], **usual},
     }
 
 
@@ -125,6 +144,13 @@ def test_volumes_tmpfs_and_host_paths_are_told_apart() -> None:
     assert list(made["volumes"]) == ["data"]
     assert made["services"]["web"]["volumes"] == ["data:/data", "/srv/in:/in:ro"]
     assert made["services"]["web"]["tmpfs"] == ["/tmp", "/cache"]  # noqa: S108
+
+
+def test_a_volume_at_tmp_stands_in_for_memory_there() -> None:
+    spec = {**MINIMAL, "volumes": ["scratch:/tmp", "data:/tmp2", "tmpfs:/cache"]}
+    made = project(spec)
+    assert made["services"]["web"]["tmpfs"] == ["/cache"]
+    assert "scratch:/tmp" in made["services"]["web"]["volumes"]
 
 
 def test_files_are_mounted_read_only() -> None:
@@ -151,9 +177,9 @@ def test_a_service_that_builds_its_image_gets_the_reference_of_what_was_built() 
 
 def test_a_build_context_is_found_in_the_role_that_declares_it() -> None:
     spec = {**MINIMAL, "image": "", "build": {"context": "files/image", "files": {"a": "/b"}}}
-    resolved = compose.resolve(spec, "/roles/web")
+    resolved = declaration.declare({}, spec, "/roles/web")["web"]
     assert resolved["build"] == {"context": "/roles/web/files/image", "files": {"a": "/b"}}
-    assert compose.resolve(MINIMAL, "/roles/web") == MINIMAL
+    assert declaration.declare({}, MINIMAL, "/roles/web") == {"web": MINIMAL}
 
 
 # --- refusals
@@ -168,16 +194,16 @@ def test_a_build_context_is_found_in_the_role_that_declares_it() -> None:
         ("image", "example/web:latest"),
         ("image", "example/web"),
         ("image", "registry:5000/web"),
-        ("memory", "512"),
-        ("memory", "lots"),
-        ("memory", "0m"),
-        ("memory", None),
+        ("mem_limit", "512"),
+        ("mem_limit", "lots"),
+        ("mem_limit", "0m"),
+        ("mem_limit", None),
         ("user", "root"),
         ("user", "0:0"),
         ("user", "00"),
         ("user", "minio:minio"),
         ("user", None),
-        ("healthcheck", []),
+        ("healthcheck", {}),
     ],
 )
 def test_a_bad_value_is_refused_with_its_service_its_key_and_itself(
@@ -193,7 +219,7 @@ def test_a_bad_value_is_refused_with_its_service_its_key_and_itself(
 
 @pytest.mark.parametrize(
     "port",
-    ["9000", "0:80", "65536:80", "9000:65536", "a:80", "9000:80/udp", "host:9000:80", "9000:80\n"],
+    ["9000", "0:80", "65536:80", "9000:65536", "a:80", "9000:80/sctp", "host:9000:80", "9000:80\n"],
 )
 def test_a_bad_port_is_refused_with_itself(port: str) -> None:
     with pytest.raises(AnsibleFilterError, match=r"container_service_spec\.ports") as refusal:
@@ -213,10 +239,15 @@ def test_neither_or_both_of_image_and_build_is_refused(build: Spec) -> None:
         project(spec)
 
 
-@pytest.mark.parametrize("kind", ["files", "secrets"])
-@pytest.mark.parametrize("name", ["../key", "a/b", ".hidden"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("files", name) for name in ("../key", "a/../b", "/etc/key", ".hidden", "a/.hidden")),
+        *(("secrets", name) for name in ("../key", "a/b", ".hidden")),
+    ],
+)
 def test_a_file_can_not_be_placed_outside_of_its_directory(kind: str, name: str) -> None:
-    with pytest.raises(AnsibleFilterError, match="plain file name"):
+    with pytest.raises(AnsibleFilterError, match=r"give a (plain file name|name below)"):
         project({**MINIMAL, kind: {name: "x"}})
 
 
@@ -226,7 +257,7 @@ def test_an_empty_secret_is_refused_by_its_name() -> None:
 
 
 def test_a_refusal_never_shows_a_secret() -> None:
-    spec = {**MINIMAL, "secrets": {"key": "do-not-show"}, "memory": "lots"}
+    spec = {**MINIMAL, "secrets": {"key": "do-not-show"}, "mem_limit": "lots"}
     with pytest.raises(AnsibleFilterError) as refusal:
         project(spec)
     assert "do-not-show" not in str(refusal.value)
@@ -242,10 +273,10 @@ CHANGES: list[Spec] = [
     {"image": "example/web:1.3"},
     {"command": ["serve"]},
     {"environment": {"A": "2"}},
-    {"memory": "1g"},
+    {"mem_limit": "1g"},
     {"user": "10002:10002"},
     {"ports": ["9001:80"]},
-    {"healthcheck": ["false"]},
+    {"healthcheck": {"test": ["CMD", "false"]}},
     {"volumes": ["tmpfs:/cache"]},
 ]
 FULL: Spec = {
@@ -280,29 +311,45 @@ def test_the_digest_does_not_give_a_secret_away() -> None:
 # --- what runs already
 
 
-def running(made: Spec, **changes: object) -> Spec:
+JOB: Spec = {key: value for key, value in FULL.items() if key not in ("healthcheck", "ports")} | {
+    "name": "migrate",
+    "stage": "job",
+}
+
+
+def container(service: Spec, **changes: object) -> Spec:
+    """A service's container as the host tells of it: healthy, but for `changes`."""
+    return {
+        "name": service.get("container_name", "plat-web-1"),
+        "state": "running",
+        "health": "healthy",
+        "exit_code": None,
+        "labels": dict(service["labels"]),
+        "ports": [],
+    } | changes
+
+
+def running(made: list[Spec], **changes: object) -> Spec:
     """A host on which every service of a project runs healthy, but for `changes`."""
-    containers = [
-        {
-            "name": each["container_name"],
-            "state": "running",
-            "health": "healthy",
-            "labels": dict(each["labels"]),
-            "ports": [],
-        }
-        | changes
-        for each in made["services"].values()
-    ]
+    containers = [container(each, **changes) for each in project(*made)["services"].values()]
     return {"containers": containers, "listeners": [], "projects": {"/opt/plat": "tree"}}
 
 
-def settled(made: Spec, host: Spec) -> bool:
+def settled(made: list[Spec], host: Spec) -> bool:
     """Whether a host on which the project's files are as declared needs nothing."""
-    return bool(compose.settled(made, host, "/opt/plat", "tree"))
+    declared = {spec["name"]: spec for spec in made}
+    return bool(hosts.settled(declared, project(*made), host, "/opt/plat", "tree"))
+
+
+def unsettled(made: list[Spec], host: Spec, stage: str) -> list[str]:
+    """The services of a stage that need something."""
+    declared = {spec["name"]: spec for spec in made}
+    found: list[str] = hosts.unsettled(declared, project(*made), host, stage)
+    return found
 
 
 def test_a_project_that_runs_as_declared_is_settled() -> None:
-    made = project(FULL, {**MINIMAL, "name": "db"})
+    made = [FULL, {**MINIMAL, "name": "db"}]
     assert settled(made, running(made))
 
 
@@ -318,21 +365,21 @@ def test_a_project_that_runs_as_declared_is_settled() -> None:
     ids=str,
 )
 def test_a_container_that_is_stopped_sick_or_outdated_is_not_settled(changes: Spec) -> None:
-    made = project(FULL)
+    made = [FULL]
     assert not settled(made, running(made, **changes))
 
 
 def test_a_missing_container_is_not_settled() -> None:
-    assert not settled(project(FULL), {"containers": [], "projects": {"/opt/plat": "tree"}})
+    assert not settled([FULL], {"containers": [], "projects": {"/opt/plat": "tree"}})
 
 
 def test_a_container_that_is_no_longer_declared_is_not_settled() -> None:
-    before = project(FULL, {**MINIMAL, "name": "db"})
-    assert not settled(project(FULL), running(before))
+    before = [FULL, {**MINIMAL, "name": "db"}]
+    assert not settled([FULL], running(before))
 
 
 def test_a_stopped_container_that_is_no_longer_declared_is_not_settled() -> None:
-    host = running(project(FULL))
+    host = running([FULL])
     left = {
         "name": "plat-db",
         "state": "exited",
@@ -340,11 +387,11 @@ def test_a_stopped_container_that_is_no_longer_declared_is_not_settled() -> None
         "labels": {"mlops.platform": "plat"},
     }
     host["containers"].append(left)
-    assert not settled(project(FULL), host)
+    assert not settled([FULL], host)
 
 
 def test_containers_of_other_platforms_do_not_matter() -> None:
-    made = project(FULL)
+    made = [FULL]
     host = running(made)
     host["containers"].append(
         {"name": "x", "state": "exited", "health": "", "labels": {"mlops.platform": "other"}}
@@ -354,8 +401,91 @@ def test_containers_of_other_platforms_do_not_matter() -> None:
 
 @pytest.mark.parametrize("projects", [{}, {"/opt/plat": ""}, {"/opt/plat": "another"}], ids=str)
 def test_a_project_whose_files_are_not_those_declared_is_not_settled(projects: Spec) -> None:
-    made = project(FULL)
+    made = [FULL]
     assert not settled(made, running(made) | {"projects": projects})
+
+
+def test_a_job_is_settled_when_it_ended_well_and_only_then() -> None:
+    made = [FULL, JOB]
+    web, job = project(*made)["services"].values()
+    for changes, well in (
+        ({"state": "exited", "exit_code": 0}, True),
+        ({"state": "exited", "exit_code": 1}, False),
+        ({"state": "running"}, False),
+        (
+            {"state": "exited", "exit_code": 0, "labels": {**job["labels"], "mlops.digest": "x"}},
+            False,
+        ),
+    ):
+        host = {
+            "containers": [container(web), container(job, health="", **changes)],
+            "projects": {"/opt/plat": "tree"},
+        }
+        assert settled(made, host) is well, changes
+        assert unsettled(made, host, "job") == ([] if well else ["migrate"])
+        assert unsettled(made, host, "app") == []
+
+
+def test_replicas_are_settled_when_all_of_them_run_and_no_more() -> None:
+    spec = {**MINIMAL, "deploy": {"replicas": 2}}
+    web = project(spec)["services"]["web"]
+    for count, well in ((1, False), (2, True), (3, False)):
+        host = {"containers": [container(web)] * count, "projects": {"/opt/plat": "tree"}}
+        assert settled([spec], host) is well, count
+
+
+def test_what_holds_data_is_looked_at_apart_from_what_uses_it() -> None:
+    database = {**MINIMAL, "name": "db", "stage": "data"}
+    made = [FULL, database]
+    host = running([FULL])
+    assert unsettled(made, host, "data") == ["db"]
+    assert unsettled(made, host, "app") == []
+
+
+# --- what is not ours
+
+
+def strangers(host: Spec) -> list[str]:
+    """The sentences about what stands in the platform's way."""
+    nothing: Spec = {"containers": [], "networks": [], "volumes": []}
+    made = project({**MINIMAL, "volumes": ["data:/data"]})
+    found: list[str] = hosts.strangers(made, nothing | host)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "labels"),
+    [
+        ("containers", "plat-web", {}),
+        ("containers", "plat-other-1", {"com.docker.compose.project": "plat"}),
+        ("networks", "plat", {"com.docker.compose.project": "plat"}),
+        ("networks", "plat_backend", {"com.docker.compose.project": "plat"}),
+        ("volumes", "plat_data", {}),
+        ("volumes", "plat_data", {"mlops.platform": "other"}),
+    ],
+)
+def test_what_has_the_platforms_name_and_not_its_label_is_refused_by_name(
+    kind: str, name: str, labels: Spec
+) -> None:
+    (said,) = strangers({kind: [{"name": name, "labels": labels}]})
+    assert f"There is a {kind[:-1]} {name} that is not of platform plat" in said
+    own = {"mlops.platform": "plat"}
+    assert strangers({kind: [{"name": name, "labels": labels | own}]}) == []
+
+
+def test_what_has_another_name_is_nobodys_business() -> None:
+    other = {"com.docker.compose.project": "theirs"}
+    kinds = ("containers", "networks", "volumes")
+    assert strangers({kind: [{"name": "theirs_data", "labels": other}] for kind in kinds}) == []
+
+
+def test_memory_limits_of_long_lived_services_are_added_up() -> None:
+    declared = {
+        "web": {**MINIMAL, "deploy": {"replicas": 2}},
+        "db": {**MINIMAL, "mem_limit": "1g"},
+        "migrate": JOB,
+    }
+    assert hosts.memory_limits(declared) == 2 * 512 + 1024
 
 
 # --- ports that are taken
@@ -364,15 +494,13 @@ def test_a_project_whose_files_are_not_those_declared_is_not_settled(projects: S
 def conflicts(*specs: Spec, host: Spec) -> list[str]:
     """The sentences about taken ports."""
     declared = {spec["name"]: spec for spec in specs}
-    found: list[str] = compose.port_conflicts(declared, host, "plat", "127.0.0.1")
+    found: list[str] = hosts.port_conflicts(declared, host, "plat", "127.0.0.1")
     return found
 
 
 def listening(address: str, port: int, process: str = "nginx (pid 7)") -> Spec:
-    return {
-        "containers": [],
-        "listeners": [{"address": address, "port": port, "process": process}],
-    }
+    row = {"address": address, "port": port, "protocol": "tcp", "process": process}
+    return {"containers": [], "listeners": [row]}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])  # noqa: S104
@@ -423,7 +551,7 @@ def test_two_services_that_want_one_port_are_both_named() -> None:
 
 
 def test_every_fault_of_a_declaration_is_told_before_ports_are_compared() -> None:
-    wrong = {**FULL, "ports": ["nine:80"], "memory": "lots"}
+    wrong = {**FULL, "ports": ["nine:80"], "mem_limit": "lots"}
     said = conflicts(wrong, host=listening("127.0.0.1", 9000))
     assert len(said) == 2
     assert "'lots'" in said[0]
@@ -445,15 +573,15 @@ def test_files_as_declared_have_the_digest_that_the_host_tells_of_them(tmp_path:
         path.write_text(str(entry["content"]))
         path.chmod(int(str(entry["mode"]), 8))
     seen = engine.tree_digest(tmp_path)
-    assert compose.tree_digest(entries) == seen
+    assert hosts.tree_digest(entries) == seen
     changes: list[Spec] = [{"content": "x"}, {"mode": "0700"}, {"owner": 7}, {"path": "s/k"}]
     for change in changes:
-        assert compose.tree_digest([*entries[:2], entries[2] | change]) != seen, change
-    assert compose.tree_digest(entries[:2]) != seen
+        assert hosts.tree_digest([*entries[:2], entries[2] | change]) != seen, change
+    assert hosts.tree_digest(entries[:2]) != seen
 
 
 def test_the_host_tells_the_projects_that_carry_the_label_of_ours() -> None:
-    assert f"default: {compose.LABEL}\n" in engine.DOCUMENTATION
+    assert engine.LABEL == compose.LABEL
 
 
 def test_secret_files_are_readable_by_the_containers_user_alone() -> None:
@@ -482,3 +610,190 @@ def test_a_dollar_in_a_value_reaches_the_container_as_it_was_declared() -> None:
 def test_only_services_that_build_are_built() -> None:
     spec = {**MINIMAL, "name": "db", "image": "", "build": {"context": "/c"}}
     assert compose.builds({"web": MINIMAL, "db": spec}) == {"db": {"context": "/c"}}
+
+
+# --- the vocabulary
+
+
+def test_a_sick_container_is_given_up_at_the_same_second_on_every_engine() -> None:
+    def seconds(made: Spec) -> int:
+        check = made["healthcheck"]
+        start, interval = (int(check[key][:-1]) for key in ("start_period", "interval"))
+        return start + interval * int(check["retries"])
+
+    slow = {**MINIMAL, "healthcheck": {"test": ["CMD", "true"], "start_period": "400s"}}
+    for spec, expected in ((MINIMAL, 210), (slow, 430)):
+        for api in ("1.41", "1.44", "1.51"):
+            assert seconds(service(spec, api=api)) == expected, api
+            assert compose.start_timeout(project(spec, api=api)) > expected
+
+
+def test_jobs_are_not_started_with_the_rest_nor_restarted() -> None:
+    made = project(FULL, JOB)["services"]
+    assert [made[name].get("profiles") for name in made] == [None, ["job"]]
+    assert made["migrate"]["restart"] == "no"
+    assert "healthcheck" not in made["migrate"]
+
+
+def test_a_job_is_told_with_the_services_that_wait_for_its_end() -> None:
+    web = {**FULL, "depends_on": ["db", "migrate"]}
+    specs = {"db": {**MINIMAL, "name": "db", "stage": "data"}, "migrate": JOB, "web": web}
+    made = project(*specs.values())
+    assert made["services"]["web"]["depends_on"] == {"db": {"condition": "service_healthy"}}
+    (job,) = compose.project_jobs(["migrate"], specs, made)
+    assert (job["service"], job["container"], job["waiting"]) == (
+        "migrate",
+        "plat-migrate",
+        ["web"],
+    )
+    assert job["digest"] == made["services"]["migrate"]["labels"][compose.DIGEST]
+
+
+def test_a_dependency_that_is_not_declared_is_refused_with_those_that_are() -> None:
+    with pytest.raises(
+        AnsibleFilterError, match="depends_on of 'web' is 'dp': declared here are web"
+    ):
+        project({**MINIMAL, "depends_on": ["dp"]})
+
+
+def test_replicas_have_no_name_of_their_own_and_publish_no_port() -> None:
+    made = service({**MINIMAL, "deploy": {"replicas": 2}})
+    assert not {"container_name", "hostname"} & set(made)
+    with pytest.raises(AnsibleFilterError, match="several replicas cannot have one port"):
+        project({**FULL, "deploy": {"replicas": 2}})
+
+
+def test_services_with_one_build_share_one_image() -> None:
+    build = {"context": "/roles/air/files/image"}
+    specs = {
+        name: {**MINIMAL, "name": name, "image": "", "build": build} for name in ("api", "worker")
+    }
+    assert compose.builds(specs) == {"api": build}
+    made = compose.compose_project(specs, {"api": "l/air:1"}, "plat", "127.0.0.1", "1.41")
+    assert {each["image"] for each in made["services"].values()} == {"l/air:1"}
+
+
+def test_a_tree_of_files_is_mounted_as_a_tree() -> None:
+    spec = {**MINIMAL, "files": {"dashboards/wine.json": "{}"}}
+    paths = [row["path"] for row in compose.project_files({"web": spec}, "", "plat")]
+    assert "services/web/files/dashboards/wine.json" in paths
+
+
+def test_a_folder_that_is_to_be_made_belongs_to_the_containers_user() -> None:
+    folder = {
+        "type": "bind",
+        "source": "/srv/dags",
+        "target": "/dags",
+        "bind": {"create_host_path": True},
+    }
+    spec = {**MINIMAL, "volumes": [folder, {**folder, "source": "/srv/in", "bind": {}}]}
+    assert compose.project_folders({"web": spec}) == [{"path": "/srv/dags", "owner": 10001}]
+    assert service(spec)["volumes"] == spec["volumes"]
+    with pytest.raises(AnsibleFilterError, match="absolute source"):
+        project({**MINIMAL, "volumes": [{**folder, "source": "dags"}]})
+
+
+def test_keys_of_compose_reach_the_project_as_they_are_declared() -> None:
+    keys: Spec = {
+        "expose": ["5432"],
+        "shm_size": "256m",
+        "ulimits": {"nofile": {"soft": 1024, "hard": 2048}},
+        "extra_hosts": ["mirror:192.0.2.1"],
+        "stop_grace_period": "90s",
+        "entrypoint": ["serve"],
+        "group_add": ["44"],
+        "working_dir": "/srv",
+        "deploy": {"resources": {"reservations": {"devices": [{"capabilities": ["gpu"]}]}}},
+    }
+    made = service({**MINIMAL, **keys})
+    assert {key: made[key] for key in keys} == keys
+    assert set(keys) == set(compose.AS_DECLARED)
+
+
+def test_a_udp_port_conflicts_with_udp_only() -> None:
+    spec = {**MINIMAL, "ports": ["514:514/udp"]}
+    assert service(spec)["ports"] == ["127.0.0.1:514:514/udp"]
+    host = listening("127.0.0.1", 514)
+    assert conflicts(spec, host=host) == []
+    host["listeners"][0]["protocol"] = "udp"
+    assert len(conflicts(spec, host=host)) == 1
+
+
+def test_an_exception_replaces_one_house_rule_and_tells_its_reason() -> None:
+    excepted = {
+        "read_only": {"value": False, "reason": "it unpacks itself"},
+        "pid": {"value": "host", "reason": "it counts processes"},
+    }
+    spec = {**MINIMAL, "exceptions": excepted}
+    made = service(spec)
+    assert (made["read_only"], made["pid"], made["cap_drop"]) == (False, "host", ["ALL"])
+    told = declaration.promises({"web": spec}, "127.0.0.1")["web"]["exceptions"]
+    assert told == {"read_only": "it unpacks itself", "pid": "it counts processes"}
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "said"),
+    [
+        ({"privileged": {"value": True, "reason": "x"}}, "the rules with exceptions are"),
+        ({"pid": {"value": "host"}}, "give value and the reason"),
+        ({"pid": {"value": "host", "reason": " "}}, "give value and the reason"),
+    ],
+)
+def test_an_exception_without_a_reason_or_of_no_rule_is_refused(
+    exceptions: Spec, said: str
+) -> None:
+    with pytest.raises(AnsibleFilterError, match=said):
+        project({**MINIMAL, "exceptions": exceptions})
+
+
+def test_root_is_an_exception_with_a_reason_and_owns_its_secrets() -> None:
+    spec = {**FULL, "user": "", "exceptions": {"user": {"value": "0:0", "reason": "it binds"}}}
+    assert service(spec)["user"] == "0:0"
+    (entry,) = compose.project_secrets({"web": spec})
+    assert entry["owner"] == 0
+
+
+@pytest.mark.parametrize("role", ["/roles/web", "/roles/other"])
+def test_a_name_is_declared_once(role: str) -> None:
+    once = declaration.declare({}, MINIMAL, "/roles/web")
+    with pytest.raises(AnsibleFilterError, match="'web' is declared twice, by role web and by"):
+        declaration.declare(once, {**MINIMAL, "image": "example/web:2"}, role)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({**MINIMAL, "stage": "data", "depends_on": ["migrate"]}, JOB),
+        ({**JOB, "name": "early", "depends_on": ["migrate"]}, JOB),
+    ],
+    ids=["job", "later job"],
+)
+def test_a_dependency_that_starts_later_is_refused(first: Spec, second: Spec) -> None:
+    with pytest.raises(AnsibleFilterError, match="it starts later, as a"):
+        project(first, second)
+
+
+def test_a_job_may_depend_on_one_before_it_and_is_stopped_for_none() -> None:
+    second = {**JOB, "name": "seed", "depends_on": ["migrate"]}
+    specs = {"migrate": JOB, "seed": second}
+    first, _ = compose.project_jobs(["migrate", "seed"], specs, project(*specs.values()))
+    assert first["waiting"] == []
+
+
+def test_a_job_has_no_replicas_and_who_is_in_the_hosts_network_publishes_nothing() -> None:
+    with pytest.raises(AnsibleFilterError, match="a job is one container"):
+        project({**JOB, "deploy": {"replicas": 2}})
+    excepted = {"network_mode": {"value": "host", "reason": "it counts packets"}}
+    with pytest.raises(AnsibleFilterError, match="all its ports are the host's"):
+        project({**FULL, "exceptions": excepted})
+
+
+def test_what_the_digests_are_made_of_cannot_be_tried_by_who_may_not_read_secrets() -> None:
+    files = compose.project_files({"web": FULL}, "name: plat\n", "plat")
+    (project_file,) = (entry for entry in files if entry["path"] == "compose.yaml")
+    assert project_file["mode"] == "0600"
+
+
+def test_a_variable_of_no_value_is_not_in_the_container_and_an_empty_one_is() -> None:
+    made = service({**MINIMAL, "environment": {"A": None, "B": ""}})
+    assert made["environment"] == {"B": ""}

@@ -87,8 +87,8 @@ def test_the_debian_mirror_is_read_from_either_format_of_apts_sources(
 
 def test_memory_is_told_in_mib(tmp_path: Path) -> None:
     path = tmp_path / "meminfo"
-    path.write_text("MemTotal:        2048000 kB\nMemFree:  1 kB\nMemAvailable:    1024000 kB\n")
-    assert engine.memory_mb(path) == {"total": 2000, "available": 1000}
+    path.write_text("MemTotal:        2048000 kB\nMemFree:  1 kB\n")
+    assert engine.memory_mb(path) == {"total": 2000}
 
 
 def test_free_disk_is_told_of_the_nearest_directory_that_exists(tmp_path: Path) -> None:
@@ -131,7 +131,16 @@ def test_a_port_that_is_listened_on_is_told_with_its_process(
         mine.listen()
         rows = [row for row in engine.listeners() if row["port"] == port]
     comm = Path("/proc/self/comm").read_text().strip()
-    assert rows == [{"address": address, "port": port, "process": f"{comm} (pid {os.getpid()})"}]
+    held = f"{comm} (pid {os.getpid()})"
+    assert rows == [{"address": address, "port": port, "protocol": "tcp", "process": held}]
+
+
+def test_a_udp_port_that_is_waited_on_is_told_as_udp() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mine:
+        mine.bind(("127.0.0.1", 0))
+        port = mine.getsockname()[1]
+        rows = [row for row in engine.listeners() if row["port"] == port]
+    assert [(row["address"], row["protocol"]) for row in rows] == [("127.0.0.1", "udp")]
 
 
 def test_a_connection_is_no_listener() -> None:
@@ -208,9 +217,19 @@ def test_the_health_of_a_container_is_read_from_its_status(status: str, health: 
     assert engine.health_of(status) == health
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [("Exited (0) 2 hours ago", 0), ("Exited (137) 1 second ago", 137), ("Up 1 second", None)],
+)
+def test_the_code_that_a_container_ended_with_is_read(status: str, code: int | None) -> None:
+    assert engine.exit_code_of(status) == code
+
+
 ANSWERS: dict[str, object] = {
     "/version": {"Version": "27.5.1", "ApiVersion": "1.47", "Arch": "amd64"},
     "/info": {"DockerRootDir": "/var/lib/docker"},
+    "/networks": [{"Name": "p", "Labels": {"mlops.platform": "p"}}, {"Name": "host", "Labels": {}}],
+    "/volumes": {"Volumes": [{"Name": "p_data", "Labels": None}], "Warnings": None},
     "/images/json": [{"RepoTags": ["b:1", "a:1"]}, {"RepoTags": None}],
     "/containers/json?all=true": [
         {
@@ -266,11 +285,14 @@ def test_a_running_engine_is_described(engine_socket: str, run_module: RunModule
         "architecture": "amd64",
     }
     assert host["images"] == ["a:1", "b:1"]
+    assert host["networks"][0] == {"name": "p", "labels": {"mlops.platform": "p"}}
+    assert host["volumes"] == [{"name": "p_data", "labels": {}}]
     assert host["containers"] == [
         {
             "name": "web",
             "state": "running",
             "health": "healthy",
+            "exit_code": None,
             "labels": {"mlops.platform": "p"},
             "ports": [9000],
         }
@@ -290,7 +312,7 @@ def test_only_the_projects_of_containers_with_the_label_are_told(tmp_path: Path)
         {"labels": {engine.DIRECTORY_LABEL: str(theirs)}},
         {"labels": {"mlops.platform": "by hand"}},
     ]
-    told = engine.projects(containers, "mlops.platform")
+    told = engine.projects(containers)
     assert list(told) == [str(ours)]
     assert told[str(ours)] == engine.tree_digest(ours) != ""
 
@@ -308,6 +330,30 @@ def test_where_no_engine_answers_the_host_is_still_described(
     host = answer["ansible_facts"]["docker_host"]
     assert (host["engine"], host["containers"], host["images"]) == (None, [], [])
     assert host["memory_mb"]["total"] > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "bypass"),
+    [
+        ("{}", None),
+        ("no JSON", None),
+        ('{"proxies": {"default": {"noProxy": "a"}}}', None),
+        ('{"proxies": {"default": {"httpProxy": "http://u:pw@p", "noProxy": "a,b"}}}', "a,b"),
+        ('{"proxies": {"default": {"httpsProxy": "http://p"}}}', ""),
+        ('{"proxies": {"tcp://other": {"httpProxy": "http://p"}}}', None),
+        ('{"proxies": {"default": {"httpProxy": "http://p"}, "unix:///s": {}}}', None),
+        ('{"proxies": {"unix:///s": {"allProxy": "http://p", "noProxy": "c"}}}', "c"),
+    ],
+)
+def test_whom_the_client_asks_without_its_proxy_is_told_and_the_proxy_is_not(
+    config: str, bypass: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+    assert engine.no_proxy("/s", {"DOCKER_CONFIG": str(tmp_path)}) == bypass
+
+
+def test_a_client_without_settings_has_no_proxy(tmp_path: Path) -> None:
+    assert engine.no_proxy("/s", {"DOCKER_CONFIG": str(tmp_path)}) is None
 
 
 def test_check_mode_starts_nothing(tmp_path: Path, run_module: RunModule) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from tests.unit.conftest import load
+from tests.unit.conftest import ROLES
 
-At = Any  # the runner's Settings; its module is loaded by path, which no type checker follows
-RUNNER = "dvc_runner/files/image/dvc_runner.py"
+RUNNER = "dvc_runner/files/image/dvc_runner"
 DVC = str(Path(sys.executable).parent / "dvc")
 
 
@@ -23,12 +23,6 @@ def nobodys_git(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-
-
-@pytest.fixture(scope="session")
-def runner() -> ModuleType:
-    """The runner's code."""
-    return load(RUNNER)
 
 
 def git(at: Path, *words: str) -> str:
@@ -59,3 +53,97 @@ def repository(at: Path, **files: str) -> Path:
     git(at, "add", "--all")
     git(at, "commit", "--quiet", "-m", "the project")
     return at
+
+
+@dataclass
+class World:
+    """A project, the workspace it is run in and the remote, side by side in one directory."""
+
+    root: Path
+
+    @property
+    def project(self) -> Path:
+        return self.root / "project"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "workspace"
+
+    @property
+    def remote(self) -> Path:
+        return self.root / "remote"
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, str(ROLES / RUNNER), *words]
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW")}
+        return {
+            **kept,
+            "RUNNER_WORKSPACE": str(self.work),
+            "RUNNER_REMOTE_URL": str(self.remote),
+            "RUNNER_DVC": DVC,
+            **more,
+        }
+
+    def call(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*words),
+            env=self.environment(**more),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def run(self, *words: str) -> str:
+        """Run the pipeline; returns what was said."""
+        done = self.call("local", str(self.project), *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def ask(self, name: str, **request: object) -> None:
+        """Keep a request for a run of the snapshot that is checked out."""
+        place = self.work / "project"
+        head, _, subject = git(place, "log", "-1", "--format=%H %s").partition(" ")
+        request["snapshot"] = subject.removeprefix("Run of ") if "Run of " in subject else head
+        subprocess.run(
+            self.command("request", name),
+            env=self.environment(),
+            input=json.dumps(request),
+            text=True,
+            check=True,
+        )
+
+    def said(self, name: str) -> str:
+        """What the run of a request says."""
+        return (self.work / "requests" / name / "run.log").read_text()
+
+    def result(self, name: str) -> dict[str, Any]:
+        """How the run of a request ended."""
+        path = self.work / "requests" / name / "result.json"
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    def total(self) -> int:
+        metrics = json.loads((self.work / "project/metrics.json").read_text())
+        return int(metrics["total"])
+
+    def objects(self) -> set[str]:
+        """What the remote holds."""
+        return {name for name in state_of(self.remote) if "/md5/" in name}
+
+
+def new_world(root: Path) -> World:
+    """Make a world with an empty project."""
+    made = World(root)
+    made.project.mkdir()
+    git(made.project, "init", "--quiet")
+    return made
+
+
+def committed_to(world: World, **files: str) -> None:
+    """Commit `files` to the project, dots of their names written as `__`."""
+    for name, content in files.items():
+        (world.project / name.replace("__", ".")).write_text(content)
+    git(world.project, "add", "--all")
+    git(world.project, "commit", "--quiet", "-m", "the project")

@@ -10,17 +10,18 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
-import sys
 import tarfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
-from tests.unit.conftest import ROLES
 
-from .conftest import DVC, RUNNER, git, state_of
+from .conftest import DVC, World, git, state_of
 
 pytestmark = pytest.mark.processes
 
@@ -51,61 +52,6 @@ while read -r number; do total=$((total + number)); done < out/doubled.txt
 [ "$total" -lt 1000 ] || { echo "total $total is too large" >&2; exit 3; }
 printf '{"total": %d}\n' "$total" > metrics.json
 """
-
-
-@dataclass
-class World:
-    """A project, the workspace it is run in and the remote, side by side in one directory."""
-
-    root: Path
-
-    @property
-    def project(self) -> Path:
-        return self.root / "project"
-
-    @property
-    def work(self) -> Path:
-        return self.root / "workspace"
-
-    @property
-    def remote(self) -> Path:
-        return self.root / "remote"
-
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, str(ROLES / RUNNER), *words]
-
-    def environment(self, **more: str) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW")}
-        return {
-            **kept,
-            "RUNNER_WORKSPACE": str(self.work),
-            "RUNNER_REMOTE_URL": str(self.remote),
-            "RUNNER_DVC": DVC,
-            **more,
-        }
-
-    def call(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*words),
-            env=self.environment(**more),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def run(self, *words: str) -> str:
-        """Run the pipeline; returns what was said."""
-        done = self.call("local", str(self.project), *words)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def total(self) -> int:
-        metrics = json.loads((self.work / "project/metrics.json").read_text())
-        return int(metrics["total"])
-
-    def objects(self) -> set[str]:
-        """What the remote holds."""
-        return {name for name in state_of(self.remote) if "/md5/" in name}
 
 
 @pytest.fixture(scope="module")
@@ -199,15 +145,17 @@ def test_a_misspelt_parameter_is_refused_and_the_next_run_is_well(world: World) 
 def test_data_is_read_by_the_parameters_that_the_project_names_for_it(
     world: World, tmp_path: Path
 ) -> None:
-    (tmp_path / "mine.txt").write_text("4\n")
-    given = ("--data", str(tmp_path / "mine.txt"), "--data-param", "source=params.yaml:factor")
-    done = world.call("local", str(world.project), *given)
+    fed(world)
+    *words, sha256 = given(tmp_path / "mine", "4\n")
+    done = world.call("local", str(world.project), *words)
     assert done.returncode == 1
     assert "needs the project's parameter for sha256" in done.stderr
-    world.call("local", str(world.project), *given, "--data-param", "sha256=params.yaml:offset")
+    world.run(*words, sha256)
     written = (world.work / "project/params.yaml").read_text()
-    assert "factor: ../inputs/mine.txt" in written
-    assert f"offset: {hashlib.sha256(b'4' + bytes([10])).hexdigest()}" in written
+    digest = hashlib.sha256(b"4\n").hexdigest()
+    assert f"source: ../inputs/{digest[:16]}/mine.txt" in written
+    assert f"sha256: '{digest}'" in written
+    assert world.total() == 8
 
 
 def test_a_stage_that_the_project_dropped_leaves_the_lock_with_its_outputs(world: World) -> None:
@@ -227,6 +175,8 @@ def test_a_failing_stage_stops_the_run_with_its_own_words_and_keeps_what_was_fin
     assert done.returncode == 1
     assert "total 6000 is too large" in done.stdout
     assert "The pipeline stopped (dvc repro ended with code" in done.stderr
+    assert "): " in done.stderr
+    assert "total 6000 is too large" in done.stderr
     result = json.loads((world.work / "result.json").read_text())
     assert result["ok"] is False
     assert "total 6000 is too large" in result["tail"]
@@ -235,6 +185,266 @@ def test_a_failing_stage_stops_the_run_with_its_own_words_and_keeps_what_was_fin
     assert "total 6000 is too large" in done.stdout
     world.run("--param", "params.yaml:factor=3")
     assert world.total() == 18
+
+
+def test_every_stage_runs_when_that_is_asked_for_after_a_run_that_failed(world: World) -> None:
+    shutil.rmtree(world.work)
+    world.call("local", str(world.project), "--param", "params.yaml:factor=1000")
+    for name, force in (("a1", False), ("b2", True)):
+        world.ask(name, params={"params.yaml:factor": 1000}, force=force)
+        assert world.call("run", name).returncode == 1
+        assert "total 6000 is too large" in world.result(name)["tail"]
+        assert ("doubling for" in world.said(name)) is force
+
+
+def test_a_run_that_takes_too_long_is_stopped_and_what_was_finished_is_kept(world: World) -> None:
+    world.ask("a1", params={"params.yaml:factor": 5}, timeout=12)
+    done = world.call("run", "a1", HOLD=str(world.root / "reached"))
+    assert done.returncode == 1
+    said = world.result("a1")["error"]
+    assert said.startswith("The run took longer than dvc_runner_timeout, 12 seconds")
+    assert "The last good run stays in force" in said
+    assert world.total() == 12
+    world.ask("b2", params={"params.yaml:factor": 5}, timeout=120)
+    assert world.call("run", "b2").returncode == 0
+    assert "doubling for" not in world.said("b2")
+    assert world.total() == 30
+
+
+def test_a_request_waits_for_another_one_and_is_then_run_itself(world: World) -> None:
+    reached = world.root / "reached"
+    world.ask("a1", params={"params.yaml:offset": 5})
+    first = subprocess.Popen(
+        world.command("run", "a1"),
+        env=world.environment(HOLD=str(reached)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    until(reached.exists)
+    for name in ("b2", "c3"):
+        world.ask(name, params={"params.yaml:offset": 7})
+    others = [
+        subprocess.Popen(
+            world.command("run", name), env=world.environment(), stdout=subprocess.DEVNULL
+        )
+        for name in ("b2", "c3")
+    ]
+    until(lambda: "Waiting for the run that began at" in world.said("b2"))
+    told = json.loads(world.call("progress", "b2", "0").stdout)
+    assert (told["running"], told["result"]) == (True, None)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert [other.wait() for other in others] == [0, 0]
+    assert not (world.work / "requests/a1/result.json").exists()
+    second, third = world.result("b2"), world.result("c3")
+    assert (second["changed"], third["changed"]) == (True, False)
+    assert second["params"] == third["params"] == {"params.yaml:offset": 7}
+    assert world.total() == 19
+    assert "Running stage" not in world.said("c3")
+
+
+def until(reached: Callable[[], bool]) -> None:
+    """Wait for something that comes within a minute."""
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_lock_that_another_dvc_wrote_does_not_take_over_the_account_of_the_last_run(
+    world: World,
+) -> None:
+    told = 'mkdir -p logs; printf \'{"run_id": "%d"}\' $$ > logs/last_run.json\n'
+    (world.project / "total.sh").write_text(told + TOTAL)
+    (world.project / ".gitignore").write_text("logs/\n")
+    place, account = world.work / "project", world.work / "project/logs/last_run.json"
+    world.run()
+    world.run("--param", "params.yaml:offset=5")
+    last = account.read_text()
+    # by hand: the run cache brings the first lock back, and the account stays that of the second
+    params = place / "params.yaml"
+    params.write_text(params.read_text().replace("offset: 5", "offset: 0"))
+    subprocess.run([DVC, "repro", "--quiet"], cwd=place, check=True)
+    assert (world.total(), account.read_text()) == (12, last)
+    said = world.run()
+    assert "both are put back" in said
+    assert "adding up" in said
+    assert world.total() == 12
+    assert account.read_text() != last
+
+
+def fed(world: World) -> None:
+    """Make the project read its numbers where a parameter says."""
+    project = world.project
+    (project / "dvc.yaml").write_text(
+        DVC_YAML.replace("double.sh, numbers.txt", "double.sh").replace(
+            "[factor]", "[factor, source]"
+        )
+    )
+    source = "source=$(sed -n 's/^source: //p' params.yaml)\n"
+    (project / "double.sh").write_text(source + DOUBLE.replace("< numbers.txt", '< "$source"'))
+    (project / "params.yaml").write_text("factor: 2\noffset: 0\nsource: numbers.txt\nsha256: ''\n")
+
+
+def given(place: Path, content: str) -> tuple[str, ...]:
+    """Data for that project, always under the same name."""
+    place.mkdir()
+    (place / "mine.txt").write_text(content)
+    keys = (f"--data-param={key}=params.yaml:{key}" for key in ("source", "sha256"))
+    return ("--data", str(place / "mine.txt"), *keys)
+
+
+def test_refused_data_leave_the_last_good_run_in_force_and_say_the_way_on(
+    world: World, tmp_path: Path
+) -> None:
+    fed(world)
+    good, bad = given(tmp_path / "good", "4\n"), given(tmp_path / "bad", "5000\n")
+    world.run(*good)
+    place = world.work / "project"
+    before = {name: (place / name).read_bytes() for name in ("dvc.lock", "out/doubled.txt")}
+    for again in (False, True):  # what was finished is not done again
+        done = world.call("local", str(world.project), *bad)
+        assert done.returncode == 1
+        assert ("doubling for" in done.stdout) is not again
+        assert "The last good run stays in force: data mine.txt" in done.stderr
+        assert "`make up` without DATA goes on" in done.stderr
+    assert {name: (place / name).read_bytes() for name in before} == before
+    assert git(place, "status", "--porcelain") == ""
+    assert (world.total(), (place / "out/doubled.txt").read_text()) == (8, "8\n")
+    assert [path.read_text() for path in (world.work / "inputs").glob("*/*")] == ["4\n"]
+    assert world.run().startswith("Nothing to do")
+    world.run("--param", "params.yaml:offset=1")
+    assert world.total() == 9
+
+
+def test_where_no_run_was_good_a_refusal_says_that_nothing_is_in_force(
+    world: World, tmp_path: Path
+) -> None:
+    fed(world)
+    shutil.rmtree(world.work)
+    done = world.call("local", str(world.project), *given(tmp_path / "bad", "5000\n"))
+    assert done.returncode == 1
+    assert "no data, model or metrics are in force" in done.stderr
+    world.run()
+    assert world.total() == 12
+
+
+@contextmanager
+def unwritable(remote: Path) -> Iterator[None]:
+    """Have every push to the remote fail."""
+    aside = remote.with_name("aside")
+    if remote.exists():
+        remote.rename(aside)
+    remote.write_text("a file where a directory is wanted")
+    yield
+    remote.unlink()
+    if aside.exists():
+        aside.rename(remote)
+
+
+def test_after_a_failed_push_a_refusal_leaves_the_last_good_run_in_force(
+    world: World, tmp_path: Path
+) -> None:
+    fed(world)
+    good, unpushed, bad = (
+        given(tmp_path / name, f"{number}\n")
+        for name, number in (("good", 4), ("unpushed", 5), ("bad", 5000))
+    )
+    world.run(*good)
+    before = json.loads((world.work / "state.json").read_text())
+    with unwritable(world.remote):
+        done = world.call("local", str(world.project), *unpushed)
+        assert "dvc push to" in done.stderr
+    done = world.call("local", str(world.project), *bad)
+    assert "The last good run stays in force: data mine.txt" in done.stderr
+    assert json.loads((world.work / "state.json").read_text()) == before
+    assert [path.read_text() for path in (world.work / "inputs").glob("*/*")] == ["4\n"]
+    assert world.run().startswith("Nothing to do")
+    assert world.total() == 8
+
+
+def test_data_whose_push_failed_are_pushed_by_the_next_run(world: World, tmp_path: Path) -> None:
+    fed(world)
+    with unwritable(world.remote):
+        world.call("local", str(world.project), *given(tmp_path / "mine", "5\n"))
+    assert "doubling" not in world.run()
+    assert world.total() == 10
+    assert "good" not in json.loads((world.work / "state.json").read_text())
+
+
+def test_where_the_first_push_failed_a_refusal_leaves_no_data_in_force(
+    world: World, tmp_path: Path
+) -> None:
+    fed(world)
+    shutil.rmtree(world.work)
+    with unwritable(world.remote):
+        world.call("local", str(world.project), *given(tmp_path / "unpushed", "5\n"))
+    done = world.call("local", str(world.project), *given(tmp_path / "bad", "5000\n"))
+    assert "no data, model or metrics are in force" in done.stderr
+    world.run()
+    assert world.total() == 12
+
+
+def test_a_state_of_an_earlier_release_that_names_refused_data_is_mended(
+    world: World, tmp_path: Path
+) -> None:
+    fed(world)
+    good, bad = given(tmp_path / "good", "4\n"), given(tmp_path / "bad", "5000\n")
+    world.run(*good)
+    path = world.work / "state.json"
+    before = json.loads(path.read_text())
+    world.call("local", str(world.project), *bad, "--param", "params.yaml:offset=1")
+    refused = json.loads((world.work / "unfinished.json").read_text())
+    of_refused = {key: refused[key] for key in ("data", "params", "snapshot")}
+    path.write_text(json.dumps({**before, **of_refused, "done": False}))
+    (world.work / "unfinished.json").unlink()
+    done = world.call("local", str(world.project))
+    assert "The last good run stays in force: data mine.txt" in done.stderr
+    mended = json.loads(path.read_text())
+    assert mended["params"].pop("params.yaml:offset") == 0
+    assert mended == before
+    world.run()
+    assert world.total() == 8
+
+
+def test_a_first_run_of_an_earlier_release_that_was_refused_is_forgotten(
+    world: World, tmp_path: Path
+) -> None:
+    fed(world)
+    shutil.rmtree(world.work)
+    world.call("local", str(world.project), *given(tmp_path / "bad", "5000\n"))
+    refused = json.loads((world.work / "unfinished.json").read_text())
+    state = {key: refused[key] for key in ("data", "params", "snapshot")}
+    (world.work / "state.json").write_text(json.dumps({**state, "done": False}))
+    (world.work / "unfinished.json").unlink()
+    assert world.call("local", str(world.project)).returncode == 1
+    world.run()
+    assert world.total() == 12
+
+
+def test_a_run_that_the_tracking_server_lost_is_made_again_from_the_first_stage(
+    world: World,
+) -> None:
+    told = 'mkdir -p logs; printf \'{"run_id": "%d"}\' $$ > logs/last_run.json\n'
+    (world.project / "total.sh").write_text(told + TOTAL)
+    (world.project / ".gitignore").write_text("logs/\n")
+    world.run()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answer = b"HTTP/1.0 404 Not Found\r\n\r\n"
+        Thread(target=say, args=(server, answer), daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        done = world.call("local", str(world.project), MLFLOW_TRACKING_URI=address)
+    assert "doubling" in done.stdout
+    assert done.returncode == 0
+
+
+def say(server: socket.socket, answer: bytes) -> None:
+    """Answer two calls: whether a run is needed is asked by `check` and by the run itself."""
+    for _ in range(2):
+        with server.accept()[0] as caller:
+            caller.recv(1 << 16)
+            caller.sendall(answer)
 
 
 def test_an_output_that_the_remote_lost_is_pushed_again_without_running_a_stage(

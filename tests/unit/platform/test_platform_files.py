@@ -199,3 +199,65 @@ def test_a_place_that_something_else_holds_is_named(
     assert answer["failed"]
     assert f"{project / wanted} cannot be written (" in answer["msg"]
     assert tree(project) == {"services/web": "a file where a directory is wanted"}
+
+
+def test_directories_may_be_entered_by_all_whatever_the_umask(
+    project: Path, run_module: RunModule
+) -> None:
+    given = {"directory": str(project), "files": [entry("services/web/files/web.conf", "a")]}
+    before = os.umask(0o077)
+    try:
+        run_module(MODULE, **given)
+    finally:
+        os.umask(before)
+    ways = [project, *(path for path in project.rglob("*") if path.is_dir())]
+    assert {path.stat().st_mode & 0o777 for path in ways} == {0o755}
+
+
+def test_a_directory_that_not_all_may_enter_is_opened_and_told(
+    project: Path, run_module: RunModule
+) -> None:
+    given = {"directory": str(project), "files": [entry("services/web/files/web.conf", "a")]}
+    run_module(MODULE, **given)
+    (project / "services/web").chmod(0o700)
+    assert run_module(MODULE, **given)["written"] == ["services/web"]
+    assert (project / "services/web").stat().st_mode & 0o777 == 0o755
+    assert run_module(MODULE, **given)["changed"] is False
+
+
+def test_a_marked_file_of_somebody_else_is_refused_and_one_of_ours_is_written(
+    tmp_path: Path, run_module: RunModule
+) -> None:
+    path = tmp_path / "compose.yaml"
+    entry = {
+        "path": "compose.yaml",
+        "content": "# ours\nb: 2\n",
+        "mode": "0600",
+        "owner": os.getuid(),
+    }
+    path.write_text("# theirs\na: 1\n")
+    for check in (True, False):
+        answer = run_module(
+            MODULE, check, directory=str(tmp_path), files=[entry], marked=["compose.yaml"]
+        )
+        assert answer["failed"]
+        assert f"{path} was not written by this platform" in answer["msg"]
+        assert path.read_text() == "# theirs\na: 1\n"
+    path.write_text("# ours\na: 1\n")
+    answer = run_module(MODULE, directory=str(tmp_path), files=[entry], marked=["compose.yaml"])
+    assert answer["changed"]
+    assert path.read_text() == "# ours\nb: 2\n"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_file_becomes_a_tree_of_files_and_a_tree_a_file(
+    tmp_path: Path, run_module: RunModule, turned: bool
+) -> None:
+    steps = [["bin/dash"], ["bin/dash/a.json"]]
+    for paths in reversed(steps) if turned else steps:
+        files = [{"path": p, "content": "x", "mode": "0644", "owner": os.getuid()} for p in paths]
+        answer = run_module(MODULE, directory=str(tmp_path), files=files, owned=["bin"])
+        assert not answer.get("failed"), answer
+        there = [each for each in (tmp_path / "bin").rglob("*") if each.is_file()]
+        found = [str(each.relative_to(tmp_path)) for each in there]
+        assert found == paths

@@ -1,16 +1,21 @@
-"""Who cannot become root is told so, and nobody else is."""
+"""Who cannot become root is told so, and nobody else is; so is who gives a value of no use."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.conftest import load
+import yaml
+from ansible import context
+from tests.unit.conftest import ROLES, load
 
 platform = load("platform/filter_plugins/platform.py")
+root = load("platform/filter_plugins/root.py")
 
 Reach = dict[str, Any]
 HERE: Reach = {"connection": "local", "become": True, "method": "sudo", "password": False}
@@ -20,7 +25,7 @@ HERE: Reach = {"connection": "local", "become": True, "method": "sudo", "passwor
 def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An ordinary user, whose programs are in the directory that is returned."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(platform.context, "CLIARGS", {})
+    monkeypatch.setattr(context, "CLIARGS", {})
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
 
@@ -32,20 +37,22 @@ def sudo(at: Path, code: int) -> None:
 
 
 def test_without_sudo_the_ways_to_be_root_are_named() -> None:
-    (said,) = platform.without_root(HERE)
-    assert "you are uid 1000 and sudo is not installed. Run as root" in said
+    (said,) = root.without_root(HERE)
+    assert "you are uid 1000 and sudo is not installed" in said
 
 
 def test_a_sudo_that_wants_a_password_is_told_so(user: Path) -> None:
     sudo(user, 1)
-    (said,) = platform.without_root(HERE)
+    (said,) = root.without_root(HERE)
     assert "sudo wants a password" in said
-    assert "-K" in said
+    assert all(way in said for way in ("ARGS=-K", "NOPASSWD", "run as root"))
+    # a ticket of one terminal does not reach Ansible's workers, which have none
+    assert "sudo -v" not in said
 
 
 def test_a_sudo_that_asks_nothing_is_enough(user: Path) -> None:
     sudo(user, 0)
-    assert platform.without_root(HERE) == []
+    assert root.without_root(HERE) == []
 
 
 @pytest.mark.parametrize(
@@ -54,7 +61,7 @@ def test_a_sudo_that_asks_nothing_is_enough(user: Path) -> None:
     ids=str,
 )
 def test_another_way_to_root_is_not_judged_from_here(other: Reach) -> None:
-    assert platform.without_root(HERE | other) == []
+    assert root.without_root(HERE | other) == []
 
 
 @pytest.mark.parametrize(
@@ -63,11 +70,96 @@ def test_another_way_to_root_is_not_judged_from_here(other: Reach) -> None:
 def test_the_command_line_counts(
     said: dict[str, bool], refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platform.context, "CLIARGS", said)
-    assert bool(platform.without_root(HERE | {"become": "become_ask_pass" in said})) is refused
+    monkeypatch.setattr(context, "CLIARGS", said)
+    assert bool(root.without_root(HERE | {"become": "become_ask_pass" in said})) is refused
 
 
 def test_root_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a process was started"))
-    assert platform.without_root(HERE) == []
+    assert root.without_root(HERE) == []
+
+
+@pytest.fixture
+def roles(tmp_path: Path) -> str:
+    """A directory of roles with one that wants one variable of each type."""
+    kinds = ("str", "int", "bool", "list", "dict")
+    options = {f"web_{kind}": {"type": kind} for kind in kinds}
+    (tmp_path / "web/meta").mkdir(parents=True)
+    (tmp_path / "web/meta/argument_specs.yml").write_text(
+        json.dumps({"argument_specs": {"main": {"options": options}}})
+    )
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("web_int", value) for value in (3, "3", "-1")],
+        *[("web_bool", value) for value in (True, "true", "no", "0", 1)],
+        ("web_list", []),
+        ("web_dict", {"a": 1}),
+    ],
+)
+def test_what_a_role_can_read_is_not_refused(name: str, value: object, roles: str) -> None:
+    assert platform.wrong_values({name: value}, roles) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("web_int", "lots", "web_int is 'lots': give a whole number."),
+        ("web_int", "", "web_int is '': give a whole number."),
+        ("web_bool", "perhaps", "web_bool is 'perhaps': give true or false."),
+        ("web_list", "a,b", "say -e '{\"web_list\": [...]}', or set it in the inventory."),
+        ("web_dict", '{"key": "word"}', "say -e '{\"web_dict\": {...}}', or set it"),
+    ],
+)
+def test_what_no_role_can_read_is_refused_with_what_to_give(
+    name: str, value: str, says: str, roles: str
+) -> None:
+    (said,) = platform.wrong_values({name: value}, roles)
+    assert says in said
+    assert "word" not in said  # a list or a mapping may hold a secret
+
+
+def test_only_variables_that_are_no_text_are_looked_at(roles: str) -> None:
+    assert platform.typed(["web_str", "web_int", "web_list", "other"], roles) == [
+        "web_int",
+        "web_list",
+    ]
+
+
+@pytest.mark.parametrize("said", ["platform_name=lab", '{"platform_name": "lab"}'])
+def test_a_platform_is_not_renamed_by_the_command_line(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform.load_extra_vars, "extra_vars", None, raising=False)
+    monkeypatch.setattr(context, "CLIARGS", {"extra_vars": (said,)})
+    (sentence,) = platform.renamed("lab")
+    assert "one inventory is one platform" in sentence
+    assert "make new NAME=lab" in sentence
+
+
+def test_a_name_from_the_inventory_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform.load_extra_vars, "extra_vars", None, raising=False)
+    monkeypatch.setattr(context, "CLIARGS", {"extra_vars": ("my_own=1",)})
+    assert platform.renamed("lab") == []
+
+
+@pytest.mark.parametrize("name", ["", "become_password", "become_pass", "sudo_pass"])
+def test_a_password_to_become_root_is_known_by_each_of_its_names(name: str) -> None:
+    reach = yaml.safe_load((ROLES / "platform/vars/main.yml").read_text())["__platform_reach"]
+    given = ["-e", f"ansible_{name}=given"] if name else []
+    done = subprocess.run(
+        [
+            Path(sys.executable).parent / "ansible",
+            *("somewhere", "-i", "somewhere,", "-m", "ansible.builtin.debug"),
+            *("-a", json.dumps({"msg": f"known: {reach['password']}"}), *given),
+        ],
+        cwd=ROLES.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"known: {bool(name)}" in done.stdout

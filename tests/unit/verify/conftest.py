@@ -7,4 +7,4 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     """Know the mark that checks carry."""
-    config.addinivalue_line("markers", "promise(name, hint): as in tests/infra/verify")
+    config.addinivalue_line("markers", "promise(name, hint): as in platform_verify.checking")

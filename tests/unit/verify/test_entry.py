@@ -64,20 +64,19 @@ SERVICES = {
         "ports": [{"inside": 9000, "address": EVERYWHERE, "port": 9100}],
     }
 }
-EMPTY = {"platform": "lab", "directory": "/opt/lab", "services": {}, "buckets": [], "users": []}
+EMPTY = {"platform": "lab", "directory": "/opt/lab", "services": {}, "promised": {}}
 
 
 def test_a_platform_is_read_from_the_hosts_that_run_something() -> None:
     store = EMPTY | {
         "services": SERVICES,
-        "buckets": [{"name": "data", "versioning": True}],
-        "users": [{"access_key": "dvc", "buckets": ["data"]}],
+        "promised": {"buckets": {"data": True}},
     }
     found = declared({"idle": {"verdict": EMPTY}, "store": {"verdict": store, "ansible_port": 22}})
     assert (found.name, set(found.hosts)) == ("lab", {"store"})
     assert found.services["minio"].container == "lab-minio"
     assert found.services["minio"].host == "store"
-    assert (found.buckets, found.users) == ({"data": True}, {"dvc": ("data",)})
+    assert found.promised == {"buckets": {"data": True}}
     assert declared({"idle": {"verdict": EMPTY}}).services == {}
 
 

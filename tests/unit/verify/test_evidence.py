@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from platform_verify import evidence, facts
+from platform_verify import evidence, host, rooms, s3
 
 WORD = "0123456789abcdefghij"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not bound
@@ -39,7 +39,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not bound
     ids=["a word", "an INI file", "an address with a password", "without", "a name", "nothing"],
 )
 def test_of_a_secret_file_only_the_secret_is_looked_for(content: str, found: list[str]) -> None:
-    assert evidence.secret_values(content) == found
+    assert host.secret_values(content) == found
 
 
 def secret_files(at: Path, content: str) -> Path:
@@ -58,7 +58,7 @@ def test_a_secret_in_a_file_or_a_command_line_is_named_without_showing_it(tmp_pa
     assert running.stdout
     running.stdout.readline()  # the kernel shows a command line only once the program has begun
     try:
-        seen = evidence.secrets(tmp_path, [])
+        seen = host.secrets(tmp_path, [])
     finally:
         running.communicate(b"\n")
     assert f"minio/root_password in {tmp_path / 'compose.yaml'}" in seen["found"]
@@ -67,9 +67,56 @@ def test_a_secret_in_a_file_or_a_command_line_is_named_without_showing_it(tmp_pa
 
 
 def test_a_secret_that_is_nowhere_else_is_not_found_and_its_owner_is_told(tmp_path: Path) -> None:
-    seen = evidence.secrets(secret_files(tmp_path, "nowhere-else-" + WORD), [])
+    seen = host.secrets(secret_files(tmp_path, "nowhere-else-" + WORD), [])
     assert (seen["looked_for"], seen["found"]) == (1, [])
     assert seen["files"] == [{"name": "minio/root_password", "mode": "0640", "uid": os.getuid()}]
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host whose only log is a journal with these bytes."""
+    log = tmp_path / "journal"
+    (tmp_path / "journalctl").write_text(f"#!/bin/sh\nexec cat {log}\n")
+    (tmp_path / "journalctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(host, "LOG_FILES", ())
+    return log
+
+
+@pytest.mark.parametrize("at", [0, host.LOG_BLOCK - 5, 3 * host.LOG_BLOCK], ids=str)
+def test_a_secret_in_the_journal_is_found_wherever_a_block_ends(
+    at: int, tmp_path: Path, journal: Path
+) -> None:
+    journal.write_bytes(bytes(at) + WORD.encode() + b"\n" + bytes(host.LOG_BLOCK))
+    seen = host.secrets(secret_files(tmp_path / "project", WORD), [])
+    assert seen["found"] == ["minio/root_password in the journal"]
+    assert seen["logs"] == ["the journal"]
+
+
+def test_a_journal_without_a_secret_is_said_to_be_searched(tmp_path: Path, journal: Path) -> None:
+    journal.write_text("ansible-platform_files: nothing\n")
+    seen = host.secrets(secret_files(tmp_path / "project", WORD), [])
+    assert (seen["found"], seen["logs"]) == ([], ["the journal"])
+
+
+def test_of_a_journal_without_end_only_the_newest_part_is_read(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "LOG_LIMIT", 4 * host.LOG_BLOCK)
+    (journal.parent / "journalctl").write_text("#!/bin/sh\nexec cat /dev/zero\n")
+    assert len(list(host.host_logs())) == 4
+
+
+def test_a_secret_at_the_end_of_a_large_syslog_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "syslog"
+    log.write_bytes(bytes(5 * host.LOG_BLOCK) + WORD.encode())
+    monkeypatch.setattr(host, "LOG_FILES", (str(log), str(tmp_path / "none")))
+    monkeypatch.setattr(host, "LOG_LIMIT", 2 * host.LOG_BLOCK)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    seen = host.secrets(secret_files(tmp_path / "project", WORD), [])
+    assert seen["found"] == [f"minio/root_password in {log}"]
 
 
 @pytest.mark.parametrize(
@@ -82,17 +129,17 @@ def test_a_secret_that_is_nowhere_else_is_not_found_and_its_owner_is_told(tmp_pa
     ],
 )
 def test_addresses_of_the_kernels_tables_are_read(field: str, address: tuple[str, int]) -> None:
-    assert evidence.socket_address(field) == address
+    assert host.socket_address(field) == address
 
 
 def test_a_listening_socket_is_seen_and_one_that_only_connects_is_not() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         there = server.getsockname()
         with socket.create_connection(there) as client:
-            seen = evidence.listeners("self")
+            seen = host.listeners("self")
             assert there in seen
             assert client.getsockname() not in seen
-    assert there not in evidence.listeners("self")
+    assert there not in host.listeners("self")
 
 
 def test_what_an_engine_publishes_is_listed_address_by_address() -> None:
@@ -103,11 +150,11 @@ def test_what_an_engine_publishes_is_listed_address_by_address() -> None:
         ],
         "9001/tcp": None,
     }
-    assert evidence.published(ports) == [
-        {"inside": 9000, "address": EVERYWHERE, "port": 80},
-        {"inside": 9000, "address": "::", "port": 80},
+    assert host.published(ports) == [
+        {"inside": 9000, "protocol": "tcp", "address": EVERYWHERE, "port": 80},
+        {"inside": 9000, "protocol": "tcp", "address": "::", "port": 80},
     ]
-    assert evidence.published(None) == []
+    assert host.published(None) == []
 
 
 def test_one_fact_that_cannot_be_read_hides_no_other() -> None:
@@ -122,9 +169,9 @@ def test_one_fact_that_cannot_be_read_hides_no_other() -> None:
 def test_an_engine_that_does_not_answer_ends_the_look_with_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(evidence, "SOCKET", str(tmp_path / "docker.sock"))
+    monkeypatch.setattr(host, "SOCKET", str(tmp_path / "docker.sock"))
     given = json.dumps({"platform": "x", "directory": str(tmp_path)}).encode()
-    assert evidence.main(["host", base64.b64encode(given).decode()]) == 0
+    assert evidence.main(host.AT_ONCE, ["host", base64.b64encode(given).decode()]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert "docker.sock does not answer" in found["cannot_run"]
 
@@ -152,6 +199,16 @@ def server() -> Iterator[str]:
         thread.join()
 
 
+def test_the_platforms_own_addresses_are_asked_past_a_proxy(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert evidence.answer_to({"url": f"{server}/health"})["status"] == 200
+
+
 def test_answers_are_told_by_their_status_and_silence_by_its_reason(server: str) -> None:
     assert evidence.answer_to({"url": f"{server}/health"})["status"] == 200
     assert evidence.answer_to({"url": f"{server}/x"})["status"] == 403
@@ -173,21 +230,26 @@ def test_answers_are_told_by_their_status_and_silence_by_its_reason(server: str)
 def test_a_key_lies_below_the_prefix_of_its_remote(
     url: str, rest: str, found: tuple[str, str]
 ) -> None:
-    assert evidence.bucket_and_key(url, rest) == found
+    assert s3.bucket_and_key(url, rest) == found
 
 
-def test_the_file_can_be_sent_anywhere_it_is_small_and_needs_only_python_3_9() -> None:
+STDLIB = sys.stdlib_module_names
+FILES = [Path(host.__file__), *sorted(rooms.ROLES.glob("*/verify/evidence*.py"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.parts[-3])
+def test_evidence_can_be_sent_anywhere_it_is_small_and_needs_only_python_3_9(path: Path) -> None:
+    packed = rooms.evidence(path).packed
     # one word of a command line may be 128 KiB, and ssh makes one of all of them
-    assert len(facts.SOURCE) < 65_536
-    source = gzip.decompress(base64.b64decode(facts.SOURCE))
-    assert source == Path(evidence.__file__).read_bytes()
-    tree = ast.parse(source, feature_version=(3, 9))
-    imported = {
-        name.name.partition(".")[0]
-        for node in tree.body
-        if isinstance(node, ast.Import)
-        for name in node.names
-    } | {
-        str(node.module).partition(".")[0] for node in tree.body if isinstance(node, ast.ImportFrom)
-    }
-    assert imported <= sys.stdlib_module_names
+    assert len(packed) < 65_536
+    ast.parse(gzip.decompress(base64.b64decode(packed)), feature_version=(3, 9))
+    for part in (path, *(rooms.HERE / f"{name}.py" for name in rooms.COMMON)):
+        tree = ast.parse(part.read_text(), feature_version=(3, 9))
+        imported = {
+            name.name.partition(".")[0]
+            for node in tree.body
+            if isinstance(node, ast.Import)
+            for name in node.names
+        } | {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
+        known = {f"platform_verify.{name}" for name in rooms.COMMON}
+        assert {name for name in imported if name.partition(".")[0] not in STDLIB} <= known

@@ -48,3 +48,16 @@ def test_a_process_that_cannot_be_started_twice_is_this_machines_fault() -> None
     with pytest.raises(CannotRunError, match=r"machine cannot start a process .*unavailable"):
         ask(way)
     assert way.attempts == 2
+
+
+@pytest.mark.parametrize("name", sorted(facts.ONLY_ANSIBLE))
+def test_a_password_by_any_name_that_ansible_takes_goes_by_ansible_itself(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(
+        "testinfra.get_host", lambda _, force_ansible, **__: asked.append(force_ansible)
+    )
+    facts.connect("near", {"ansible_connection": "ssh"}, "inventory")
+    facts.connect("near", {"ansible_connection": "ssh", name: "given"}, "inventory")
+    assert asked == [False, True]

@@ -18,6 +18,7 @@ GOOD = report.Report(
     error="",
     platform="lab",
     data_source="file",
+    data_name="winequality-red.csv",
     metrics={"test": {"rmse": 0.62919, "r2": 0.4}, "rows": {"raw": 1599}},
     seconds=8.4,
     checks=(PASSED, LEFT_OUT),
@@ -46,6 +47,7 @@ def test_the_json_holds_for_each_check_what_programs_ask_for(tmp_path: Path) -> 
     assert found["ok"] is False
     assert set(found["checks"][0]) == {"name", "ok", "detail", "seconds", "hint"}
     assert (found["data_source"], found["metrics"]["test"]["r2"]) == ("file", 0.4)
+    assert found["data_name"] == "winequality-red.csv"
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"ok": true}', "[]", '{"checks": [{"a": 1}]}'])
@@ -60,7 +62,7 @@ def test_the_table_has_a_row_per_check_the_data_the_metrics_and_the_verdict() ->
     assert lines[0].split() == ["\u2714", "Data", "is", "there", "9", "objects", "1.2", "s"]
     assert lines[1].startswith("-  MLflow answers")
     assert lines[-3:] == [
-        "data: file",
+        "data: file winequality-red.csv",
         "test rmse 0.629, r2 0.400",
         "OK: all 1 checks passed on platform lab in 8 s",
     ]
@@ -77,6 +79,10 @@ def test_synthetic_data_is_called_that_with_the_way_to_real_data() -> None:
     assert "data: synthetic (a generated" in report.table(replace(GOOD, data_source="synthetic"))
     assert "make up DATA=" in report.table(replace(GOOD, data_source="synthetic"))
     assert "synthetic" not in report.table(GOOD)
+
+
+def test_data_of_a_project_that_tells_no_name_are_told_by_their_source() -> None:
+    assert "\ndata: file\n" in report.table(replace(GOOD, data_name=""))
 
 
 def test_without_a_verdict_there_is_one_sentence_and_nothing_else() -> None:

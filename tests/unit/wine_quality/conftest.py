@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from wine_quality.config import Project, load_project
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = ("config.yaml", "params.yaml", "schema.yaml")
@@ -59,6 +63,33 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def project(folder: Path) -> Project:
     return load_project(folder)
+
+
+@pytest.fixture(scope="module")
+def tracking_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A tracking store in a file, shared by a module's tests; each has its own names in it."""
+    import mlflow  # noqa: PLC0415  takes seconds, and most tests do without
+
+    yield f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/x.db"
+    mlflow.set_tracking_uri("")
+
+
+@pytest.fixture
+def client(tracking_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "MlflowClient":
+    import mlflow  # noqa: PLC0415
+
+    for name in ("PIPELINE_GIT_COMMIT", "PIPELINE_GIT_DIRTY", "PLATFORM_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)  # where MLflow puts the artifacts of a file store
+    mlflow.set_tracking_uri(tracking_store)
+    return mlflow.MlflowClient()
+
+
+def lock(project: Project, md5: str) -> None:
+    """Write the one entry of dvc.lock that the evaluation asks for."""
+    out = {"path": project.config.paths.raw, "md5": md5}
+    content = {"stages": {"data_ingestion": {"outs": [out]}}}
+    (project.root / "dvc.lock").write_text(yaml.safe_dump(content))
 
 
 @contextmanager
@@ -123,7 +154,7 @@ class Workspace:
 
 def make_workspace(path: Path, source: str) -> Workspace:
     """Copy what a clone holds, configured for a source."""
-    for name in (*SETTINGS, "dvc.yaml", ".dvcignore"):
+    for name in (*SETTINGS, "dvc.yaml", ".dvcignore", "requirements-pipeline.txt"):
         shutil.copy(ROOT / name, path)
     (path / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc/config", path / ".dvc")
@@ -136,8 +167,12 @@ def make_workspace(path: Path, source: str) -> Workspace:
     )
     edit(path, "config.yaml", data_ingestion__source=source)
     workspace = Workspace(path, f"sqlite:///{path}/x.db")
-    workspace.run("git", "init", "-q")
-    workspace.run("git", "add", ".")
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.invalid")
-    workspace.run("git", *identity, "commit", "-qm", "the project")
+    commit(path)
     return workspace
+
+
+def commit(folder: Path) -> None:
+    """Make a repository of a directory, all in one commit."""
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.invalid")
+    for words in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "the project")):
+        subprocess.run(["git", *words], cwd=folder, check=True)

@@ -42,6 +42,12 @@ def test_a_stage_lists_exactly_the_code_it_runs(name: str) -> None:
     assert listed == files(imported(*modules))
 
 
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_depends_on_the_packages_it_runs_with(name: str) -> None:
+    assert "requirements-pipeline.txt" in STAGES[name]["deps"]
+    assert (ROOT / "requirements-pipeline.txt").is_file()
+
+
 @pytest.mark.parametrize("name", ["data_ingestion", "data_validation"])
 def test_the_first_stages_start_without_the_heavy_libraries(name: str) -> None:
     assert not imported(f"wine_quality.stages.{name}") & {"pandas", "numpy", "sklearn", "mlflow"}

@@ -70,6 +70,19 @@ def test_other_encodings_become_plain_utf8(folder: Path, encoding: str) -> None:
     assert ingest(folder)[0] == CSV
 
 
+@pytest.mark.parametrize("separator", [b";", b",", b"\t"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("form", [b"sep=%b", b"\xef\xbb\xbfsep=%b", b'"SEP=%b"'])
+def test_a_first_line_that_names_the_separator_goes(
+    folder: Path, form: bytes, separator: bytes, end: bytes
+) -> None:
+    table = CSV.replace(b";", separator).replace(b"\n", end)
+    given(folder, form % separator + end + table)
+    raw, origin = ingest(folder)
+    assert raw == table
+    assert origin["rows"] == 2
+
+
 def test_a_zip_with_one_csv_is_unpacked_and_its_own_checksum_noted(folder: Path) -> None:
     archive = zipped(readme_txt=b"hello", wine_csv=CSV)
     given(folder, archive, "wine.zip")
@@ -87,6 +100,12 @@ def test_a_zip_with_one_csv_is_unpacked_and_its_own_checksum_noted(folder: Path)
         (b'"a";"b"\n', "has a header but no rows"),
         (b"a;b\n1;2\n3\n", "line 3 has 1 cells, the header has 2"),
         (b"a;b;a\n1;2;3\n", "column 'a' is there twice"),
+        (b"sep=;\n", "is empty"),
+        (b"sep=;\r\na;b\r\n", "has a header but no rows"),
+        (b"sep=;\n1;2\n3;4\n", "has no header"),
+        (b"sep=;\na;b\n1;2\n3\n", "line 4 has 1 cells, the header has 2"),
+        (b"sep=;\na,b\n1,2\n", "the first line says sep=';', the header is separated by ','"),
+        (b"sep=|\na|b\n1|2\n", "no ';', ',' or tab in the first line 'sep=|'"),
         (b"hello\nworld\n", "no ';', ',' or tab in the first line 'hello'"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "is not text"),
         (b"a;b\n1;\x01\n", "control character 0x01"),

@@ -17,6 +17,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from nbclient import NotebookClient
 
+from wine_quality.parts import digests
+
 from .conftest import MLFLOW_WARNINGS, REAL, ROOT, Workspace, edit, make_workspace
 
 pytestmark = [*MLFLOW_WARNINGS, pytest.mark.processes]
@@ -77,7 +79,8 @@ def test_a_run_carries_parameters_metrics_and_lineage(done: Workspace) -> None:
             "data_md5": md5["data/raw/winequality-red.csv"],
             "model_md5": md5["models/model.joblib"],
             "data_source": metrics["data_source"],
-            "schema_version": "1",
+            "data_name": REAL.name if REAL.is_file() else "sample rows=1599 seed=42",
+            "schema_version": "2",
             "platform": "local",
         }.items()
     )
@@ -100,6 +103,8 @@ def test_a_run_holds_the_very_files_that_dvc_tracks(done: Workspace, tmp_path: P
         ("pipeline/source.json", "data/source.json"),
     ):
         assert hashlib.md5((got / mine).read_bytes()).hexdigest() == md5[theirs]  # noqa: S324
+    train = pd.read_csv(done.path / "data/processed/X_train.csv", dtype="float64")
+    assert (got / "trained_on.csv").read_text().split() == ["digest", *sorted(digests(train))]
     plots = {path.name for path in (got / "plots").iterdir()}
     assert plots == {"predicted_vs_actual.png", "residuals.png", "feature_importance.png"}
 
@@ -155,6 +160,16 @@ def test_nothing_runs_again_while_nothing_changed(done: Workspace) -> None:
     assert content(done, "logs/last_run.json") == before
 
 
+def test_another_package_runs_every_stage_again(done: Workspace) -> None:
+    lock = done.path / "requirements-pipeline.txt"
+    before = lock.read_text()
+    lock.write_text(before.replace("scikit-learn==", "scikit-learn==99."))
+    told = done.run("dvc", "status", "--json").stdout
+    lock.write_text(before)
+    stages = yaml.safe_load((done.path / "dvc.yaml").read_text())["stages"]
+    assert list(json.loads(told)) == list(stages)
+
+
 def test_a_failed_validation_stops_everything_after_it(tmp_path: Path) -> None:
     rows = [["a", "quality"], ["1", "99"]]
     with (tmp_path / "bad.csv").open("w", newline="") as file:
@@ -166,7 +181,7 @@ def test_a_failed_validation_stops_everything_after_it(tmp_path: Path) -> None:
     assert "Running stage 'data_transformation'" not in ran.stdout
     status = (workspace.path / "data/status.txt").read_text()
     assert status.startswith("Validation status: False\n")
-    assert "column 'quality': '99' is not from 3 to 8" in status
+    assert "column 'quality': '99' is not from 0 to 10" in status
     assert "Traceback" not in ran.stderr
     assert not (workspace.path / "models").exists()
 
@@ -184,6 +199,16 @@ def test_another_hyper_parameter_runs_only_the_trainer_and_the_evaluation(done: 
     assert second["model_version"] == "2"
     assert second["data_md5"] == first["data_md5"]
     assert second["model_md5"] != first["model_md5"]
+
+    client, run = tracked(done)
+    metrics = content(done, "metrics/metrics.json")
+    assert run.data.metrics["compared_rows"] == metrics["rows"]["test"]
+    assert run.data.metrics["candidate_rmse"] == metrics["test"]["rmse"]
+    before = client.get_run(first["run_id"]).data.metrics["test_rmse"]
+    assert run.data.metrics["champion_rmse"] == before
+    best = "2" if metrics["test"]["rmse"] < before else "1"
+    assert str(client.get_model_version_by_alias("wine-quality", "champion").version) == best
+    assert run.data.tags["verdict"] in (done.path / "logs/logs.log").read_text()
 
 
 def test_the_notebook_walks_all_stages_and_writes_nothing_into_the_project(

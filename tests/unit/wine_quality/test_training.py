@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import StratifiedKFold, cross_validate
 
-from wine_quality import parts, sample
+from wine_quality import parts, plots, sample
 from wine_quality.config import Model, Project, Split
 from wine_quality.dataset import read
 from wine_quality.runtime import PipelineError
@@ -67,8 +67,34 @@ def test_numbers_are_the_same_after_a_trip_through_a_file(tmp_path: Path) -> Non
 
 def test_both_parts_have_like_shares_of_every_score(project: Project) -> None:
     _, _, train, test = data_transformation.split(table(project), "quality", SPLIT)
-    common = train.value_counts(normalize=True)
-    assert (common - test.value_counts(normalize=True)).abs().max() < 0.02
+    wanted = pd.concat([train, test]).value_counts() * SPLIT.test_size
+    assert (wanted - test.value_counts().reindex(wanted.index, fill_value=0)).abs().max() < 1
+
+
+def test_of_a_table_that_grew_hardly_any_row_changes_parts(project: Project) -> None:
+    grown = table(project, 1100)
+    rng = np.random.default_rng(1)
+    old = grown.loc[np.sort(rng.permutation(1100)[100:])]
+    before = data_transformation.split(old, "quality", SPLIT)[1]
+    after = data_transformation.split(grown, "quality", SPLIT)[1]
+    moved = set(before.index) ^ (set(after.index) & set(old.index))
+    assert len(moved) < 20
+
+
+def test_the_order_of_the_rows_does_not_matter_and_the_seed_does(project: Project) -> None:
+    data = table(project)
+    first, turned, other = (
+        data_transformation.split(frame, "quality", settings)
+        for frame, settings in (
+            (data, SPLIT),
+            (data.iloc[::-1], SPLIT),
+            (data, SPLIT.model_copy(update={"seed": 1})),
+        )
+    )
+    assert first[0].equals(turned[0])
+    assert first[1].equals(turned[1])
+    assert [list(part) for part in first[2:]] == [list(part) for part in turned[2:]]
+    assert len(set(first[1].index) ^ set(other[1].index)) > 20
 
 
 def scored(scores: list[int]) -> pd.DataFrame:
@@ -83,6 +109,8 @@ def scored(scores: list[int]) -> pd.DataFrame:
         [3, 4, 5, 6, 7, 8, 3, 4, 5, 6],
         [3] + [5] * 30 + [6] * 30 + [8],
         list(range(3, 9)) * 2,
+        list(range(11)),
+        [5] * 40 + [9],
     ],
 )
 def test_rare_scores_and_few_rows_are_split_without_loss(scores: list[int]) -> None:
@@ -95,6 +123,33 @@ def test_rare_scores_and_few_rows_are_split_without_loss(scores: list[int]) -> N
 def test_too_few_rows_are_refused_with_their_number() -> None:
     with pytest.raises(PipelineError, match="9 distinct rows are left, at least 10"):
         data_transformation.split(scored([5] * 9), "quality", SPLIT)
+
+
+def test_a_table_with_a_score_of_one_wine_goes_through_to_the_plots(project: Project) -> None:
+    data = table(project)  # generated, no real wine
+    data.loc[data.index[:2], "quality"] = [9, 10]
+    x_train, x_test, y_train, y_test = data_transformation.split(data, "quality", SPLIT)
+    model = model_trainer.train(x_train, y_train, settings("extra_trees"))
+    measured = model_evaluation.evaluate(model, {"test": (x_test, y_test)})["test"]
+    assert np.isfinite(list(measured.values())).all()
+    figures = plots.draw(model, project.schema_.features, y_test, model.predict(x_test))
+    for figure in figures.values():
+        figure.canvas.draw()
+
+
+def test_a_digest_is_of_the_features_whatever_their_order_and_their_way_through_a_file(
+    project: Project, tmp_path: Path
+) -> None:
+    features = table(project, 20).drop(columns="quality")
+    features.loc[features.index[0], "pH"] = -0.0
+    known = parts.digests(features)
+    parts.write_csv(tmp_path / "x.csv", features[features.columns[::-1]])
+    again = pd.read_csv(tmp_path / "x.csv", dtype="float64")
+    assert parts.digests(again) == known
+    assert len(set(known)) == 20
+    again["pH"] = again["pH"].mask(again.index == 1, 3.14159)
+    pairs = zip(known, parts.digests(again), strict=True)
+    assert [row for row, (mine, theirs) in enumerate(pairs) if mine != theirs] == [1]
 
 
 KINDS = ["extra_trees", "random_forest", "decision_tree"]
@@ -191,7 +246,7 @@ def test_evaluation_without_a_tracking_server_names_the_variable_and_keeps_the_m
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     prepare(project, sample.generate(100, 1))
-    project.path("source").write_text('{"rows": 100, "data_source": "file"}')
+    project.path("source").write_text('{"rows": 100, "data_source": "file", "name": "x.csv"}')
     for stage in (data_transformation, model_trainer):
         assert stage.main(["--project", str(project.root)]) == 0
     assert model_evaluation.main(["--project", str(project.root)]) == 1

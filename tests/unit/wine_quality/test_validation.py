@@ -31,6 +31,33 @@ def test_the_sample_passes(project: Project) -> None:
     assert judged(project, [HEADER, *ROWS]) == []
 
 
+# least and greatest value of each column in the UCI archive's white table, as published
+WHITE = {
+    "fixed acidity": ("3.8", "14.2"),
+    "volatile acidity": ("0.08", "1.1"),
+    "citric acid": ("0", "1.66"),
+    "residual sugar": ("0.6", "65.8"),
+    "chlorides": ("0.009", "0.346"),
+    "free sulfur dioxide": ("2", "289"),
+    "total sulfur dioxide": ("9", "440"),
+    "density": ("0.98711", "1.03898"),
+    "pH": ("2.72", "3.82"),
+    "sulphates": ("0.22", "1.08"),
+    "alcohol": ("8", "14.2"),
+    "quality": ("3", "9"),
+}
+
+
+def test_what_white_wine_can_be_passes(project: Project) -> None:
+    extremes = [";".join(WHITE[name][end] for name in sample.COLUMNS) for end in (0, 1)]
+    assert judged(project, [HEADER, *ROWS, *extremes]) == []
+
+
+@pytest.mark.parametrize("score", ["0", "10"])
+def test_every_score_there_is_passes(project: Project, score: str) -> None:
+    assert judged(project, [HEADER, *ROWS, cell(ROWS[0], "quality", score)]) == []
+
+
 def test_another_order_of_columns_passes(project: Project) -> None:
     turned = [";".join(reversed(line.split(";"))) for line in (HEADER, *ROWS)]
     assert judged(project, turned) == []
@@ -52,7 +79,8 @@ def test_another_order_of_columns_passes(project: Project) -> None:
         ("alcohol", "-1", "'-1' is not from 5 to 20"),
         ("quality", "5.5", "'5.5' is not a whole number"),
         ("quality", "1e999", "'1e999' is not a whole number"),
-        ("quality", "9", "'9' is not from 3 to 8"),
+        ("quality", "11", "'11' is not from 0 to 10"),
+        ("quality", "-1", "'-1' is not from 0 to 10"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_column_value_and_rows(

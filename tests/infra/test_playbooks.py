@@ -1,0 +1,40 @@
+"""Every playbook is a verb of its own: it runs alone, and in check mode it changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.infra.conftest import ROOT, Stack
+from tests.infra.faults_support import docker
+
+PLAYBOOKS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("playbooks/*.yml"))
+# what is run alone elsewhere, for it removes what it is about
+REMOVES = {"playbooks/destroy.yml", "playbooks/prune.yml"}
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_a_playbook_runs_alone_in_check_mode_and_changes_nothing(
+    playbook: str, test_platform: Stack
+) -> None:
+    ours = ("ps", "--all", "--filter", f"label=mlops.platform={test_platform.name}", "--quiet")
+    before = docker(*ours)
+    said = test_platform.play(playbook, "--check", platform_destroy_confirmed=True)
+    assert "undefined" not in said
+    assert docker(*ours) == before
+
+
+@pytest.mark.parametrize("playbook", [name for name in PLAYBOOKS if name not in REMOVES])
+def test_a_playbook_runs_alone(playbook: str, test_platform: Stack, tmp_path: Path) -> None:
+    given: dict[str, object] = {"dvc_runner_env_file": str(test_platform.directory / "env")}
+    if playbook.endswith("/save.yml"):  # this checkout stays as it is
+        given["dvc_runner_projects"] = {"wine": {"source": str(tmp_path)}}
+    test_platform.play(playbook, **given)
+    assert (tmp_path / "dvc.lock").exists() == playbook.endswith("/save.yml")
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_a_playbook_in_check_mode_needs_no_platform(playbook: str, absent_platform: Stack) -> None:
+    said = absent_platform.attempt(playbook, "--check", platform_destroy_confirmed=True)
+    assert "undefined" not in said
+    assert "Traceback" not in said

@@ -1,0 +1,212 @@
+"""Several projects on one platform, each with a runner of its own, beside the one that is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.infra.conftest import BIN, ROOT, Stack
+from tests.infra.faults_support import Gate, commit_all, docker, gate, wait_for
+
+SECRET = "a-key-that-nobody-reads-42"  # noqa: S105 - of a stage of this test
+UNJUDGED = ("--skip-tags", "verify")
+
+
+def small(at: Path, command: str) -> dict[str, Any]:
+    """Write a project of one stage that makes one file; returns its entry."""
+    at.mkdir()
+    at.parent.chmod(0o755)
+    stage = {"cmd": command, "outs": ["made.txt"], "params": ["n"]}
+    (at / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"make": stage}}))
+    (at / "params.yaml").write_text("n: 1\n")
+    commit_all(at)
+    return {"source": str(at), "memory": "512m"}
+
+
+def entries() -> dict[str, Any]:
+    """What the inventory that is shipped has."""
+    path = ROOT / "inventory/local/group_vars/all/dvc_runner.yml"
+    found: dict[str, Any] = yaml.safe_load(path.read_text())["dvc_runner_projects"]
+    here = json.dumps(found).replace("{{ ansible_config_file | dirname }}", str(ROOT))
+    return dict(json.loads(here))
+
+
+def made(platform: Stack, project: str) -> str:
+    """What a project's stage made."""
+    runner = platform.container(f"dvc-runner-{project}")
+    return docker("exec", runner, "cat", "/workspace/project/made.txt")
+
+
+@pytest.fixture
+def beside(test_platform: Stack) -> Iterator[Stack]:
+    """The platform, which afterwards has its own project alone."""
+    yield test_platform
+    test_platform.play("site.yml", "--skip-tags", "pipeline,verify")
+    ours = f"label=mlops.platform={test_platform.name}"
+    for name in docker("volume", "ls", "--filter", ours, "--format", "{{.Name}}").split():
+        if "dvc-runner-" in name and not name.endswith(("-wine", "_tmp", "_queue")):
+            docker("volume", "rm", name)
+
+
+def test_each_project_is_run_judged_and_kept_apart_from_the_others(
+    beside: Stack, tmp_path: Path
+) -> None:
+    one = small(
+        tmp_path / "one", 'printf %s "$KEY" | wc -c > made.txt; ls /run/secrets >> made.txt'
+    )
+    two = small(tmp_path / "two", "cat params.yaml > made.txt")
+    projects = {
+        **entries(),
+        "one": {**one, "secrets": {"KEY": SECRET}},
+        "two": {**two, "params": {"params.yaml:n": 2}},
+    }
+    # by a file: a verdict finds what stands on a command line
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps({"dvc_runner_projects": projects, "dvc_runner_data": ""}))
+    said = beside.play("site.yml", "-e", f"@{given}")
+    assert "one | Running stage 'make'" in said
+    assert "The pipeline has run to its end (two)" in " ".join(said.split())
+    assert made(beside, "one").splitlines()[0] == str(len(SECRET))
+    assert "env_KEY" in made(beside, "one")
+    assert made(beside, "two") == "n: 2"
+    runner = beside.container("dvc-runner-one")
+    assert SECRET not in docker("inspect", runner)
+    assert "env_KEY" not in docker("exec", beside.container("dvc-runner-two"), "ls", "/run/secrets")
+    assert SECRET not in docker("exec", beside.container("dvc-runner-two"), "env")
+    assert docker("inspect", "--format", "{{.HostConfig.Memory}}", runner) == str(512 * 2**20)
+
+    again = beside.play("site.yml", "-e", f"@{given}")
+    assert "changed=0" in again
+
+    left = beside.play("site.yml", "--skip-tags", "pipeline,verify")
+    assert f"{beside.name}_dvc-runner-one" in left
+    assert "no service is declared that has them" in " ".join(left.split())
+    names = docker("ps", "--all", "--format", "{{.Names}}").split()
+    assert runner not in names
+    assert beside.container("dvc-runner-wine") in names
+
+    back = beside.play("site.yml", *UNJUDGED, "-e", f"@{given}")
+    assert "Running stage" not in back, "what an entry left was not taken up again"
+
+
+def test_a_project_that_fails_is_named_and_the_others_run(beside: Stack, tmp_path: Path) -> None:
+    projects = {
+        "bad": small(tmp_path / "bad", "echo the flux is not compensated; exit 3"),
+        "good": small(tmp_path / "good", "echo 1 > made.txt"),
+    }
+    said = beside.attempt(
+        "site.yml",
+        *UNJUDGED,
+        dvc_runner_projects={**entries(), **projects},
+        dvc_runner_data="",
+    )
+    assert "failed=1" in said
+    assert "the flux is not compensated" in " ".join(said.partition("PLAY RECAP")[2].split())
+    assert made(beside, "good") == "1"
+
+
+def waiting(door: Gate) -> str:
+    """Say in a stage that it is there, and wait until it may go on."""
+    ask = f"import urllib.request as web; web.urlopen('http://{door.address}')"
+    return (
+        f'for _ in $(seq 300); do python3 -c "{ask}" 2>/dev/null && break; sleep 0.2; done; '
+        "echo 1 > made.txt"
+    )
+
+
+def test_projects_beyond_those_that_may_run_at_once_wait_and_say_their_place(
+    beside: Stack, tmp_path: Path
+) -> None:
+    with gate() as door:
+        projects = {
+            name: small(tmp_path / name, waiting(door)) for name in ("first", "second", "third")
+        }
+        given = {"dvc_runner_projects": projects, "dvc_runner_at_once": 2, "dvc_runner_data": ""}
+        words = ["-i", beside.inventory, "-e", json.dumps(given)]
+        beside.play("site.yml", "--skip-tags", "pipeline,verify", **given)
+        log = tmp_path / "run.log"
+        with log.open("w") as output:
+            running = subprocess.Popen(
+                ["ansible-playbook", "playbooks/pipeline.yml", *words],
+                cwd=ROOT,
+                env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            wait_for(
+                lambda: "third | Waiting for a place: 2 at once" in log.read_text(),
+                "the third to wait",
+            )
+            assert door.asked.is_set()
+            door.opened.set()
+            assert running.wait(300) == 0, log.read_text()
+        finally:
+            running.kill()
+            running.wait()
+    assert {made(beside, name) for name in projects} == {"1"}
+
+
+PROJECT = """
+[project]
+name = "{name}"
+version = "0.1"
+requires-python = ">=3.11"
+dependencies = ["{package}"]
+"""
+PACKAGE = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project.scripts]
+train-it = "own:train"
+[tool.hatch.build.targets.wheel]
+packages = ["src/own"]
+"""
+# what a data loader, a compiler's cache and a person's own program do in a stage
+LIMITS = (
+    "head -c 100M /dev/zero > /dev/shm/batch && cp /bin/true $TMPDIR/compiled && $TMPDIR/compiled"
+    " && touch $HOME/.cache-of-mine && echo fine > made.txt"
+)
+
+
+def test_each_project_finds_the_packages_that_its_own_files_ask_for(
+    beside: Stack, tmp_path: Path
+) -> None:
+    said = "import six; open('made.txt', 'w').write(six.__version__)"
+    projects = {
+        "uv": small(tmp_path / "uv", f'uv run python -c "{said}"'),
+        "plain": small(tmp_path / "plain", f'python -c "{said}" && {LIMITS}'),
+        "layout": small(tmp_path / "layout", "train-it"),
+    }
+    (tmp_path / "uv/pyproject.toml").write_text(
+        PROJECT.format(name="locked", package="six==1.16.0")
+    )
+    subprocess.run([BIN / "uv", "lock", "--quiet"], cwd=tmp_path / "uv", check=True)
+    (tmp_path / "plain/requirements.txt").write_text("six\n")
+    own = tmp_path / "layout/src/own/__init__.py"
+    own.parent.mkdir(parents=True)
+    own.write_text("def train():\n    import six\n    open('made.txt', 'w').write('own')\n")
+    (tmp_path / "layout/pyproject.toml").write_text(
+        PROJECT.format(name="own", package="six") + PACKAGE
+    )
+    for name in projects:
+        commit_all(tmp_path / name)
+    given = {"dvc_runner_projects": {**entries(), **projects}, "dvc_runner_data": ""}
+    beside.play("site.yml", *UNJUDGED, **given)
+    assert {name: made(beside, name) for name in projects} == {
+        "uv": "1.16.0",
+        "plain": "fine",
+        "layout": "own",
+    }
+    (tmp_path / "plain/requirements.txt").write_text("six==1.16.0\n")
+    refused = beside.attempt("playbooks/pipeline.yml", **given)
+    assert "that plain asks for are not those of its image" in " ".join(refused.split())
+    assert "plain | Running stage 'make'" in beside.play("site.yml", *UNJUDGED, **given)

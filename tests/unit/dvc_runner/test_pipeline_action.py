@@ -1,0 +1,150 @@
+"""What the machine that runs Ansible hands to the runner, and how."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.unit.conftest import ROLES, load
+
+from dvc_runner.environments.locks import environment_of
+from dvc_runner.environments.target import Target
+from dvc_runner.git import RunnerError
+
+from .conftest import RUNNER, git, repository
+
+action = load("dvc_runner/action_plugins/dvc_pipeline.py")
+ActionModule: Any = action.ActionModule
+REQUEST = {"params": {}, "data": {"source": "https://user:TOPSECRET@host/wine.csv"}}
+
+
+class Host(ActionModule):  # type: ignore[misc]  # loaded by path
+    """The action without Ansible: its commands run here, their words are noted."""
+
+    def __init__(self, workspace: Path, check: bool = False, **more: Any) -> None:  # noqa: ANN401 - as Ansible has it
+        args = {"cache": str(workspace / "cache"), **more}
+        self._task = SimpleNamespace(args=args, check_mode=check)
+        self.workspace = workspace
+        self.calls: list[list[str]] = []
+
+    def _compute_environment_string(self) -> str:
+        return ""
+
+    def _low_level_execute_command(self, command: str, in_data: bytes) -> dict[str, Any]:
+        words = command.split()
+        self.calls.append(words)
+        done = subprocess.run(
+            [sys.executable, ROLES / RUNNER, *words[words.index("dvc_runner") + 1 :]],
+            input=in_data if "-i" in words else b"",  # as docker exec does
+            env={"RUNNER_WORKSPACE": str(self.workspace)},
+            capture_output=True,
+            check=False,
+        )
+        return {
+            "rc": 0 if "-d" in words else done.returncode,
+            "stdout": done.stdout.decode(),
+            "stderr": done.stderr.decode(),
+        }
+
+
+def test_a_request_reaches_the_runner_and_is_on_no_command_line(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    state = host._ask("runner", "check", given=REQUEST)
+    assert state["needed"] is True
+    kept = tmp_path / "requests/ab12/request.json"
+    host._ask("runner", "request", "ab12", given=REQUEST)
+    assert json.loads(kept.read_text()) == REQUEST
+    host._begin(action.Run({"container": "runner"}, REQUEST, {}, state, asked="ab12"))
+    assert kept.read_text() == "{}", "an address with a password outlives the run it was for"
+    assert [call[-2:] for call in host.calls] == [
+        ["dvc_runner", "check"],
+        ["request", "ab12"],
+        ["request", "ab12"],
+        ["run", "ab12"],
+    ]
+    assert "TOPSECRET" not in str(host.calls)
+
+
+@pytest.mark.parametrize("value", [90, "90"])
+def test_a_time_limit_is_a_number_however_it_is_given(value: object) -> None:
+    assert action.seconds(value) == 90
+
+
+@pytest.mark.parametrize("value", ["6h", "", -1, 1.5, None])
+def test_another_time_limit_is_refused_with_the_variables_name(value: object) -> None:
+    with pytest.raises(RunnerError, match=r"dvc_runner_timeout is .*: give a whole number"):
+        action.seconds(value)
+
+
+def test_a_relative_path_is_taken_from_where_ansible_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository(tmp_path / "churn", train__py="1\n")
+    monkeypatch.chdir(tmp_path)
+    host = Host(tmp_path)
+    given = {"source": "churn", "params": {}, "data": "", "timeout": "5"}
+    relative, _, _ = host._request(given)
+    absolute, _, _ = host._request({**given, "source": str(tmp_path / "churn")})
+    assert relative == absolute
+    assert relative["timeout"] == 5
+    assert relative["source"] == f"/workspace/inputs/{relative['snapshot']}.bundle"
+
+
+@pytest.mark.parametrize(("ref", "content"), [("", "new\n"), ("v1", "old\n")])
+def test_a_git_address_becomes_a_snapshot_here_and_the_runner_hears_of_no_address(
+    ref: str, content: str, tmp_path: Path
+) -> None:
+    upstream = repository(tmp_path / "upstream", train__py="old\n")
+    git(upstream, "tag", "v1")
+    (upstream / "train.py").write_text("new\n")
+    git(upstream, "commit", "--quiet", "--all", "-m", "new")
+    given = {"source": upstream.as_uri(), "ref": ref, "params": {}, "data": "", "timeout": 0}
+    request, deliveries, _ = Host(tmp_path)._request({**given, "token": "TOPSECRET"})
+    assert request["source"] == f"/workspace/inputs/{request['snapshot']}.bundle"
+    assert "TOPSECRET" not in str(request)
+    assert upstream.as_uri() not in str(request)
+    (kept,) = deliveries.values()
+    assert git(kept, "show", f"{request['snapshot']}:train.py") == content.strip()
+    note = json.loads(git(kept, "log", "-1", "--format=%B", request["snapshot"]))
+    assert note["source_commit"] == git(upstream, "rev-parse", f"{ref or 'HEAD'}^{{commit}}")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [(["a=1", 2], ["a=1", "2"]), ("a=1 b=2", ["a=1", "b=2"]), ("", []), (None, []), ([], [])],
+)
+def test_words_on_a_command_line_are_the_list_that_they_mean(
+    given: object, found: list[str]
+) -> None:
+    assert action.words(given) == found
+
+
+def test_the_packages_that_a_run_asks_for_are_those_of_the_files_it_is_of(tmp_path: Path) -> None:
+    upstream = repository(tmp_path / "upstream", requirements__txt="")
+    given = {"name": "one", "source": upstream.as_uri(), "params": {}, "data": "", "timeout": 0}
+    environments = {"one": {"digest": "of an earlier fetch"}}
+
+    def asked(check: bool = False, **more: object) -> str:
+        host = Host(tmp_path, check, environments=environments, python="3.13")
+        request, _, _ = host._request({**given, **more})
+        return str(request["environment"])
+
+    of_files = environment_of(upstream, tmp_path / "cache", Target("3.13")).digest
+    assert asked() == of_files
+    other = environment_of(upstream, tmp_path / "cache", Target("3.13"), system=["curl"]).digest
+    assert asked(system_packages=["curl"]) == other != of_files
+    assert asked(check=True) == ""
+    # an image of the user's own is taken as it is
+    assert asked(name="two") == ""
+    (upstream / "environment.yml").write_text("dependencies: [python=3.8]\n")
+    git(upstream, "rm", "--quiet", "requirements.txt")
+    git(upstream, "add", "--all")
+    git(upstream, "commit", "--quiet", "-m", "faulty")
+    with pytest.raises(RunnerError, match=r"environment.yml asks for Python"):
+        asked()
+    assert asked(check=True) == ""

@@ -1,0 +1,146 @@
+"""How many projects run at once, and what becomes of their queue where somebody stops."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dvc_runner.places import place
+from dvc_runner.settings import Settings, settings
+from dvc_runner.state import write_json
+from dvc_runner.turns import left_over
+
+from .conftest import World, committed_to, new_world
+
+HELD = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from dvc_runner.places import place
+from dvc_runner.settings import settings
+at = settings({"RUNNER_QUEUE": sys.argv[2], "RUNNER_PROJECT": "other"})
+with place(at, print):
+    print("in", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Settings:
+    """A runner of a platform that lets two runs go on at once."""
+    return settings({"RUNNER_QUEUE": str(tmp_path / "queue"), "RUNNER_AT_ONCE": "2"})
+
+
+def until(done: object, patience: float = 30.0) -> None:
+    """Wait until a call says yes."""
+    assert callable(done)
+    deadline = time.monotonic() + patience
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def tickets(at: Settings) -> list[Path]:
+    """Those who wait or run."""
+    return list((at.queue or Path()).glob("[0-9]*"))
+
+
+def test_as_many_run_at_once_as_the_platform_lets_and_the_others_follow_in_order(
+    at: Settings,
+) -> None:
+    order: list[str] = []
+    said: dict[str, list[str]] = {}
+    release = {name: threading.Event() for name in "abcd"}
+
+    def run(name: str) -> None:
+        with place(replace(at, name=name), said.setdefault(name, []).append):
+            order.append(name)
+            release[name].wait(30)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in "abcd"]
+    for count, thread in enumerate(threads):
+        thread.start()
+        until(lambda count=count: len(tickets(at)) == count + 1)
+    until(lambda: said["c"] and said["d"])
+    assert sorted(order) == ["a", "b"]
+    assert "2 at once on this platform" in said["c"][0]
+    assert said["c"][0].endswith("0 wait before this one.")
+    assert said["d"][0].endswith("1 wait before this one.")
+    release["b"].set()
+    until(lambda: len(order) == 3)
+    assert order[2] == "c"
+    for each in release.values():
+        each.set()
+    for thread in threads:
+        thread.join()
+    assert order[3] == "d"
+    assert tickets(at) == []
+
+
+@pytest.fixture
+def holder(at: Settings) -> Iterator[subprocess.Popen[str]]:
+    """Another project's run that holds the one place."""
+    package = str(Path(settings.__code__.co_filename).parents[1])
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD, package, str(at.queue)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "in\n"
+        yield process
+        process.kill()
+
+
+def test_who_is_killed_has_left_the_queue(at: Settings, holder: subprocess.Popen[str]) -> None:
+    said: list[str] = []
+    done = threading.Event()
+
+    def run() -> None:
+        with place(replace(at, at_once=1), said.append):
+            done.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: said)
+    assert not done.is_set()
+    holder.kill()
+    thread.join(30)
+    assert done.is_set()
+
+
+def test_a_runner_without_a_queue_waits_for_nobody(tmp_path: Path) -> None:
+    with place(settings({"RUNNER_WORKSPACE": str(tmp_path)}), print):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_what_nobody_serves_is_left_over_and_what_has_a_result_is_not(at: Settings) -> None:
+    at = replace(at, workspace=(at.queue or Path()).parent)
+    for number, name in enumerate(("b", "a", "c")):
+        one = replace(at, asked=name)
+        one.own.mkdir(parents=True)
+        write_json(one.request, {"params": {}, "force": True})
+        os.utime(one.request, (number, number))
+    write_json(replace(at, asked="a").result, {"ok": True})
+    assert left_over(at) == ["b", "c"]
+
+
+@pytest.mark.processes
+def test_a_runner_that_starts_again_takes_up_the_run_that_was_under_way(tmp_path: Path) -> None:
+    world: World = new_world(tmp_path)
+    committed_to(world, dvc__yaml="stages: {one: {cmd: echo 1 > one.txt, outs: [one.txt]}}\n")
+    world.run()
+    world.ask("a1", force=True)
+    idle = subprocess.Popen(world.command("idle"), env=world.environment())
+    try:
+        until((world.work / "requests/a1/result.json").exists, 60)
+        assert world.result("a1")["ok"] is True
+    finally:
+        idle.kill()
+        idle.wait()

@@ -1,0 +1,125 @@
+"""What is refused of an inventory and a command line before any host is touched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.unit.conftest import ROLES, load
+
+placement = load("platform/filter_plugins/placement.py")
+
+
+@pytest.fixture
+def roles(tmp_path: Path) -> Path:
+    """Two roles that declare a container, the second of which provisions, and one that does not."""
+    for name, tasks in (
+        ("web", "- import_role:\n    name: container_service\n"),
+        ("db", "- import_role:\n    name: container_service\n"),
+        ("engine", "- debug:\n"),
+    ):
+        (tmp_path / name / "tasks").mkdir(parents=True)
+        (tmp_path / name / "tasks" / "main.yml").write_text(tasks)
+    (tmp_path / "db" / "tasks" / "provision.yml").write_text("---\n")
+    return tmp_path
+
+
+def test_a_group_is_a_service_when_a_role_of_its_name_declares_a_container(roles: Path) -> None:
+    groups = ["all", "db", "engine", "europe", "web"]
+    assert placement.service_roles(groups, str(roles)) == ["db", "web"]
+    assert set(placement.service_roles(["minio", "platform", "docker"], str(ROLES))) == {"minio"}
+
+
+def test_only_roles_that_can_provision_are_asked_to_and_each_once(roles: Path) -> None:
+    declared = {
+        "db": {"role": "db", "stage": "data"},
+        "db-replica": {"role": "db", "stage": "data"},
+        "web": {"role": "web"},
+    }
+    assert placement.provisioning(declared, "data", str(roles)) == ["db"]
+    assert placement.provisioning(declared, "app", str(roles)) == []
+
+
+def test_a_role_provisions_once_whatever_the_stages_of_its_containers(roles: Path) -> None:
+    (roles / "web" / "tasks" / "provision.yml").write_text("---\n")
+    declared = {
+        "db": {"role": "db", "stage": "data"},
+        "db-page": {"role": "db", "stage": "app"},
+        "web-migrate": {"role": "web", "stage": "job"},
+    }
+    assert placement.provisioning(declared, "data", str(roles)) == ["db"]
+    assert placement.provisioning(declared, "app", str(roles)) == ["web"]
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"db": ["a"], "web": ["b"]},
+        {"db": ["a", "b"], "web": ["a"]},
+        {"db": ["a", "b"]},
+    ],
+    ids=str,
+)
+def test_services_on_several_hosts_are_refused_with_who_is_where(
+    groups: dict[str, list[str]], roles: Path
+) -> None:
+    (said,) = placement.several_hosts({"all": ["a", "b"], **groups}, str(roles))
+    assert f"db on {', '.join(groups['db'])}" in said
+    assert "make new NAME=" in said
+
+
+def test_other_hosts_of_an_inventory_are_nobodys_business(roles: Path) -> None:
+    groups = {"all": ["a", "b"], "db": ["a"], "web": ["a"], "laptops": ["b"]}
+    assert placement.several_hosts(groups, str(roles)) == []
+
+
+@pytest.mark.parametrize("tag", ["mlflow", "minio", "containers"])
+def test_a_tag_that_would_apply_nothing_is_refused_with_those_that_do(tag: str) -> None:
+    (said,) = placement.unknown_tags([tag], [], str(ROLES))
+    assert f"There is no tag {tag!r} to run alone" in said
+    assert "docker, platform, pipeline, verify" in said
+
+
+@pytest.mark.parametrize("tag", ["mlflow", "dvc-runner", "platform", "docker", "always"])
+def test_a_tag_without_which_a_service_would_be_dropped_cannot_be_skipped(tag: str) -> None:
+    (said,) = placement.unknown_tags(["all"], [tag], str(ROLES))
+    assert f"The tag {tag!r} cannot be skipped" in said
+
+
+def test_tags_that_do_what_they_say_are_taken() -> None:
+    assert placement.unknown_tags(["all"], ["pipeline", "verify"], str(ROLES)) == []
+    assert placement.unknown_tags(["docker"], [], str(ROLES)) == []
+    assert placement.unknown_tags(["all"], ["molecule-notest", "notest"], str(ROLES)) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--tags", "minio"], "tags are given (minio): leave --tags and --skip-tags out."),
+        (["--skip-tags", "destroy"], "tags are given (destroy): leave"),
+        (["-e", "platform_name=typo"], "SYSTEM=typo picks it, once `make new NAME=typo` wrote it"),
+        (["-e", "minio_users={{ nothing }}"], "say `make destroy CONFIRM=yes`"),
+        (["--tags", "destroy"], "say `make destroy CONFIRM=yes`"),
+    ],
+    ids=str,
+)
+def test_a_removal_is_refused_for_how_it_was_asked_and_never_for_what_a_service_is(
+    words: list[str], says: str
+) -> None:
+    done = subprocess.run(
+        [
+            Path(sys.executable).parent / "ansible-playbook",
+            *("-i", "somewhere,", "-c", "local", "-e", "ansible_become=false"),
+            *("-e", "platform_destroy_confirmed=false", "playbooks/destroy.yml", *words),
+        ],
+        cwd=ROLES.parent,
+        env=os.environ | {"ANSIBLE_CONFIG": str(ROLES.parent / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert says in " ".join((done.stdout + done.stderr).split())

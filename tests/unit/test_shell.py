@@ -1,0 +1,226 @@
+"""What make starts knows nothing of the shell that it should not, and data may have any name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+ROOT = Path(__file__).parents[2]
+# in place of Ansible: what it was started with
+PROGRAM = f"""#!{sys.executable} -I
+import json, os, sys
+with open("said.json", "w") as output:
+    json.dump({{"words": sys.argv[1:], "environment": dict(os.environ)}}, output)
+"""
+OTHERS = {
+    "ANSIBLE_COLLECTIONS_PATH": "/other",
+    "ANSIBLE_ROLES_PATH": "/other",
+    "ANSIBLE_STRATEGY": "free",
+    "AWS_SESSION_TOKEN": "other",
+    "CDPATH": "/",
+    "COMPOSE_FILE": "/other.yaml",
+    "COMPOSE_PROJECT_NAME": "other",
+    "DOCKER_CONTEXT": "other",
+    "DOCKER_DEFAULT_PLATFORM": "linux/other",
+    "DOCKER_HOST": "tcp://127.0.0.1:9",
+    "DOCKER_TLS_VERIFY": "1",
+    "GIT_DIR": "/other/.git",
+    "GREP_OPTIONS": "--color=always",
+    "LC_CTYPE": "sv_SE.UTF-8",
+    "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+    "PIP_TARGET": "/other",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONPATH": "/other",
+    "UV_PYTHON": "/other",
+    "VIRTUAL_ENV": "/other",
+}
+NAMED = {
+    "ANSIBLE_VAULT_PASSWORD_FILE": "/vault",
+    "GOPROXY": "https://go.example",
+    "HTTPS_PROXY": "http://proxy.example:3128",
+    "PIP_INDEX_URL": "https://index.example/simple",
+    "SSL_CERT_FILE": "/certificates",
+    "UV_DEFAULT_INDEX": "https://index.example/simple",
+}
+
+
+class Loader(yaml.SafeLoader):
+    """Reads what Ansible marks as never a template."""
+
+
+Loader.add_constructor("!unsafe", lambda _loader, node: str(node.value))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout whose environment is there, with a stand-in for Ansible."""
+    at = tmp_path / "a checkout"
+    for name in ("requirements.txt", "roles/base_image/files/uv.txt", "inventory/local/hosts.yml"):
+        (at / name).parent.mkdir(parents=True, exist_ok=True)
+        (at / name).touch()
+    shutil.copy(ROOT / "Makefile", at)
+    (at / ".venv/bin").mkdir(parents=True)
+    (at / ".venv/bin/python").symlink_to(sys.executable)
+    for name in ("ansible", "ansible-playbook"):
+        (at / ".venv/bin" / name).write_text(PROGRAM)
+        (at / ".venv/bin" / name).chmod(0o755)
+    for name in ("bin/uv", "run"):
+        (at / ".venv" / name).touch()
+    return at
+
+
+def make(checkout: Path, *words: str, env: Mapping[str, str], target: str = "up") -> dict[str, Any]:
+    """Run make as somebody who becomes root when asked; what it started Ansible with."""
+    done = subprocess.run(
+        ["make", target, "ARGS=-K", *words],
+        cwd=checkout,
+        env={"PATH": os.environ["PATH"], "HOME": str(checkout.parent), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said: dict[str, Any] = json.loads((checkout / "said.json").read_text())
+    return said
+
+
+def test_what_is_another_projects_is_cleared_and_what_is_named_is_kept(checkout: Path) -> None:
+    odd = {"LC_ALL": "sv_SE.UTF-8", "MAKEFLAGS": "-j8"}
+    seen = make(checkout, env={**OTHERS, **NAMED, **odd})["environment"]
+    assert not OTHERS.keys() & seen.keys()
+    assert {name: seen.get(name) for name in NAMED} == NAMED
+    assert seen["LC_ALL"] == "C.UTF-8"
+    assert seen["HOME"] == str(checkout.parent)
+
+
+@pytest.mark.parametrize("target", ["up", "verify", "status", "logs", "prune", "destroy"])
+def test_what_was_advised_to_become_root_reaches_ansible(target: str, checkout: Path) -> None:
+    if target == "verify":
+        (checkout / ".venv/bin/python").unlink()
+        (checkout / ".venv/bin/python").write_text(PROGRAM)
+        (checkout / ".venv/bin/python").chmod(0o755)
+    assert "-K" in make(checkout, "CONFIRM=yes", env={}, target=target)["words"]
+
+
+def test_an_inventory_that_make_new_wrote_stays_and_is_named_when_its_platform_is_gone(
+    checkout: Path,
+) -> None:
+    (checkout / "inventory/local/group_vars/all/0-other").mkdir(parents=True)
+    words = ["make", "destroy", "ARGS=-K", "CONFIRM=yes"]
+    done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=True)
+    assert "inventory/local stays: run `make up` with it again, or remove the" in done.stdout
+
+
+@pytest.mark.parametrize("target", ["status", "logs"])
+def test_a_platform_that_no_inventory_names_is_asked_for_too(target: str, checkout: Path) -> None:
+    (checkout / ".venv/bin/ansible-playbook").write_text("#!/bin/sh\n")  # what status asks next
+    words = make(checkout, env={}, target=target)["words"]
+    command = words[words.index("-a") + 1]
+    said = Templar(DataLoader(), {}).template(trust_as_template(command))
+    assert "--project-name mlops " in said
+
+
+@pytest.mark.parametrize("home", ["/proc/none", ""])
+def test_where_no_home_can_be_written_the_checkout_has_one(home: str, checkout: Path) -> None:
+    seen = make(checkout, env={"HOME": home})["environment"]
+    assert seen["HOME"] == str(checkout / ".cache/home")
+    assert Path(seen["HOME"]).is_dir()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "winequality-red (1).csv",
+        'it\'s "quoted".csv',
+        "cost $HOME $(x) ${y}.csv",
+        "[x] {{ 1 + 1 }} #é, a=b.csv",
+        "back\\slash.csv",
+        "-e.csv",
+    ],
+)
+def test_a_data_file_of_any_name_is_named_by_its_absolute_path(name: str, checkout: Path) -> None:
+    (checkout.parent / name).touch()
+    words = make(checkout, f"DATA=../{name}", env={})["words"]
+    given = yaml.load(words[words.index("-e") + 1], Loader=Loader)  # noqa: S506 - a safe loader
+    assert given == {"dvc_runner_data": str(checkout.parent / name)}
+
+
+@pytest.mark.parametrize("name", ["synthetic", "https://data.example/a b.csv?c=$d&e"])
+def test_what_is_no_file_is_handed_on_as_it_is(name: str, checkout: Path) -> None:
+    words = make(checkout, f"DATA={name}", env={})["words"]
+    given = yaml.load(words[words.index("-e") + 1], Loader=Loader)  # noqa: S506 - a safe loader
+    assert given == {"dvc_runner_data": name}
+
+
+def test_the_collections_of_a_home_are_no_ones(tmp_path: Path) -> None:
+    place = tmp_path / ".ansible/collections/ansible_collections/community/docker/plugins/modules"
+    place.mkdir(parents=True)
+    (place / "docker_compose_v2.py").write_text('DOCUMENTATION = "module: docker_compose_v2"\n')
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ansible-doc", "-F", "community.docker"],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "docker_compose_v2" in done.stdout
+    assert str(tmp_path) not in done.stdout
+
+
+def test_parameters_of_one_run_and_of_a_grid_reach_ansible_as_lists(checkout: Path) -> None:
+    given = ("SET=train.lr=0.1 conf.json:a=b c", "GRID=lr=0.1,0.01 n=range(3,6)")
+    words = make(checkout, *given, env={"SET": "other"}, target="pipeline")["words"]
+    found = [json.loads(word) for word in words if word.startswith('{"dvc_runner_')]
+    assert found == [
+        {"dvc_runner_set": ["train.lr=0.1", "conf.json:a=b", "c"]},
+        {"dvc_runner_grid": ["lr=0.1,0.01", "n=range(3,6)"]},
+    ]
+    plain = make(checkout, env={"SET": "other", "GRID": "a=1"}, target="pipeline")["words"]
+    assert not [word for word in plain if "dvc_runner_" in word]
+
+
+def test_a_shell_of_a_project_is_one_in_its_container(checkout: Path) -> None:
+    (checkout / ".venv/bin/ansible").write_text(
+        "#!/bin/sh\nprintf 'lab | SUCCESS => {\\n    \"changed\": false,\\n'\n"
+        "for word; do case $word in msg=*) echo \"$word\" | sed 's/{{.*}}/staging/' ;; esac; done\n"
+    )
+    docker = checkout / "bin/docker"
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\necho "$@"\n')
+    docker.chmod(0o755)
+    done = subprocess.run(
+        ["make", "-s", "shell", "PROJECT=churn", "ARGS=--failed"],
+        cwd=checkout,
+        env={"PATH": f"{docker.parent}:{os.environ['PATH']}", "HOME": str(checkout.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    container = "exec -it staging-dvc-runner-churn dvc_runner shell --failed\n"
+    assert done.stdout.endswith(container), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("target", ["shell", "reproduce"])
+def test_what_a_verb_needs_to_know_is_asked_for_by_name(target: str, checkout: Path) -> None:
+    done = subprocess.run(
+        ["make", target], cwd=checkout, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert f"= is missing: make {target} PROJECT=" in done.stderr

@@ -1,0 +1,82 @@
+"""What checks compare with comes from the role that promises it."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+from platform_verify import facts, rooms
+
+
+@pytest.fixture(scope="module")
+def plugin() -> ModuleType:
+    """The action plugin that hands over what is judged."""
+    path = rooms.ROLES.parent / "playbooks" / "action_plugins" / "platform_verdict.py"
+    spec = importlib.util.spec_from_file_location("platform_verdict", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def promised(plugin: ModuleType, **variables: object) -> dict[str, Any]:
+    loader = DataLoader()
+    found: dict[str, Any] = plugin.promised(
+        [rooms.ROLES / "minio" / "verify"], variables, loader, Templar(loader=loader)
+    )
+    return found
+
+
+def test_buckets_and_users_of_the_inventory_are_promised_without_a_secret(
+    plugin: ModuleType,
+) -> None:
+    found = promised(
+        plugin,
+        key=trust_as_template("dv{{ 'c' }}"),
+        minio_buckets=[{"name": "data", "versioning": "yes"}, {"name": "plain"}],
+        minio_users=[
+            {"access_key": trust_as_template("{{ key }}"), "secret_key": "x", "buckets": ["data"]}
+        ],
+    )
+    assert found == {"buckets": {"data": True, "plain": False}, "users": {"dvc": ["data"]}}
+
+
+def test_where_the_inventory_says_nothing_the_roles_defaults_hold(plugin: ModuleType) -> None:
+    assert promised(plugin) == {"buckets": {}, "users": {}}
+
+
+def test_every_password_that_judging_can_use_is_handed_to_it(plugin: ModuleType) -> None:
+    assert plugin.CONNECTION.keys() >= facts.ONLY_ANSIBLE
+
+
+@pytest.mark.parametrize("known", ["last_run", "snapshot", "params", "mlflow_runs"])
+@pytest.mark.parametrize("role", ["dvc_runner", "mlflow"])
+def test_the_last_run_of_any_role_is_a_part_of_what_a_verdict_is_of(
+    role: str, known: str, plugin: ModuleType
+) -> None:
+    seals = {
+        plugin.fingerprint(
+            {
+                "ansible_play_hosts_all": ["one"],
+                "hostvars": {"one": {f"{role}_result": {"runs": {"churn": {known: run}}}}},
+            }
+        )
+        for run in ({}, {"run_id": "a"}, {"run_id": "b"})
+    }
+    assert len(seals) == 3
+
+
+def test_every_step_that_may_change_something_tells_the_verdict_so(plugin: ModuleType) -> None:
+    silent = [
+        str(path)
+        for step, left in plugin.STEPS.items()
+        for path in rooms.ROLES.glob(f"*/tasks/{step}")
+        if f"register: {path.parts[-3]}_{left}\n" not in path.read_text()
+    ]
+    assert not silent, "a run with nothing to do would be judged anew each time"
