@@ -1,35 +1,92 @@
-# The verbs of the platform. `make help` lists them; each is one command that works without make too.
+# The verbs of the platform. `make help` lists them; those that change a platform are one playbook each.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
 .DELETE_ON_ERROR:
-# a bytecode cache halves Ansible's start
-unexport PYTHONDONTWRITEBYTECODE
+.NOTPARALLEL:
+
+# --- the shell -----------------------------------------------------------------------------------------------------------
+# A run depends on nothing of the shell but what `make help` names and where packages, certificates and keys come from.
+# What is another project's, or would change what a program does or where it looks, is cleared here for all that make
+# starts; playbooks/lookup_plugins/clean_shell.py does the same on hosts.
+unexport $(filter-out ANSIBLE_VAULT_% ANSIBLE_PRIVATE_KEY_FILE ANSIBLE_HOST_KEY_CHECKING ANSIBLE_NOCOLOR \
+  ANSIBLE_FORCE_COLOR DOCKER_CONFIG GIT_CONFIG_% PIP_CERT PIP_CLIENT_CERT PIP_CONFIG_FILE PIP_DEFAULT_TIMEOUT \
+  PIP_EXTRA_INDEX_URL PIP_INDEX_URL PIP_PROXY PIP_TRUSTED_HOST UV_CACHE_DIR UV_CONFIG_FILE UV_DEFAULT_INDEX \
+  UV_EXTRA_INDEX_URL UV_HTTP_TIMEOUT UV_INDEX UV_INDEX_% UV_INSECURE_HOST UV_LINK_MODE UV_NATIVE_TLS UV_SYSTEM_CERTS,\
+  $(filter ANSIBLE_% AWS_% BASH_ENV BUILDKIT_% BUILDX_% CDPATH COMPOSE_% CONDA_% DOCKER_% DVC_% ENV GIT_% GREP_% LANGUAGE \
+  LC_% MLFLOW_% PIP_% PYTHON% RUNNER_% TAR_OPTIONS UV_% VIRTUAL_ENV,$(.VARIABLES)))
+# Ansible works in UTF-8 only, and this locale is on every machine
+export LC_ALL := C.UTF-8
+# where there is no home to write to, one of this checkout
+ifneq ($(shell [ -w "$${HOME:-}" ] || echo none),)
+export HOME := $(CURDIR)/.cache/home
+$(shell mkdir -p '$(HOME)')
+endif
 
 PYTHON    ?= python3
-INVENTORY ?= inventory/local
-PLATFORM  ?= mlops
+SYSTEM    ?= local
+INVENTORY ?= inventory/$(SYSTEM)
+# set here, so that a shell's own NAME or PROJECT is none of ours
+NAME      :=
+FROM      := local
+PROJECT   :=
 DATA      ?=
+# as it was typed: a dollar in a file's name is no variable of make
+override DATA := $(value DATA)
 ARGS      ?=
 CONFIRM   ?=
+RUNS      :=
+SET       :=
+GRID      :=
+RUN       :=
+KEEP      :=
 KEEP_DATA ?=
 IMAGES    ?=
-export CONFIRM KEEP_DATA IMAGES
+comma     := ,
+export CONFIRM DATA KEEP_DATA IMAGES
 
 BIN      := .venv/bin
-PLAYBOOK := PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_CONFIG=ansible.cfg $(BIN)/ansible-playbook -i $(INVENTORY) -e platform_name=$(PLATFORM)
+# a directory by its absolute path (./churn, not churn), a git URL or a name as it is
+PROJECT_ARG = $(if $(PROJECT),-e '{"dvc_runner_project": "$(or $(if $(findstring /,$(PROJECT))$(filter .,$(PROJECT)),$(realpath $(PROJECT))),$(PROJECT))"}')
+PLAYBOOK := PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_CONFIG=ansible.cfg $(BIN)/ansible-playbook -i $(INVENTORY) $(PROJECT_ARG)
+# a question to each project's runner: only the answers are shown
+listed    = "$(firstword $(1))"$(foreach word,$(wordlist 2,$(words $(1)),$(1)),$(comma) "$(word)")
+ASK       = ANSIBLE_DISPLAY_OK_HOSTS=no ANSIBLE_DISPLAY_SKIPPED_HOSTS=no $(PLAYBOOK) playbooks/ask.yml \
+  -e '{"dvc_runner_question": [$(call listed,$(1))]}' $(ARGS)
+PARAMS    = $(if $(SET),-e '{"dvc_runner_set": [$(call listed,$(SET))]}') \
+  $(if $(GRID),-e '{"dvc_runner_grid": [$(call listed,$(GRID))]}')
 COMPOSE  := $(BIN)/ansible all -i $(INVENTORY) -m ansible.builtin.command -a
-# a file by its absolute path; a URL or the name of a known source as it is
-DATA_ARG := $(if $(DATA),-e dvc_runner_data=$(if $(wildcard $(DATA)),$(abspath $(DATA)),$(DATA)))
+# a file by its absolute path, a URL or the name of a known source as it is; quoted, and never a template
+DATA_ARG := $(if $(DATA),-e "{dvc_runner_data: !unsafe $$($(BIN)/python -c 'import json, os; \
+  data = os.environ["DATA"]; \
+  print(json.dumps(os.path.abspath(data) if os.path.exists(data) else data, ensure_ascii=False))')}")
 UV       := $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes
-export UV_DEFAULT_INDEX ?= $(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null || echo https://pypi.org/simple)
+ifndef UV_DEFAULT_INDEX
+UV_DEFAULT_INDEX := $(or $(PIP_INDEX_URL),$(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null || echo https://pypi.org/simple))
+endif
+export UV_DEFAULT_INDEX
 export UV_SYSTEM_CERTS ?= true
+# a path or a comma-separated list of hosts; nothing is made for what is neither
+ifeq ($(wildcard $(INVENTORY)),)
+ifeq ($(findstring $(comma),$(INVENTORY)),)
+$(error $(INVENTORY) is no inventory: SYSTEM is one of $(notdir $(patsubst %/,%,$(wildcard inventory/*/))), and make new NAME=<name> writes another)
+endif
+endif
+
+# what picked a platform once would be passed over, and `destroy` would take another one
+ifneq ($(and $(PLATFORM),$(or $(filter command,$(origin PLATFORM)),$(wildcard inventory/$(PLATFORM) inventory/*/.secrets/$(PLATFORM)))),)
+$(error PLATFORM=$(PLATFORM) is gone, one inventory is one platform: leave it out, SYSTEM=$(PLATFORM) picks one, and make new NAME=$(PLATFORM) writes one, also for a platform that runs already)
+endif
 
 .PHONY: help
 help: ## list the targets
-	@printf 'usage: make TARGET [DATA=path|url|name] [INVENTORY=inventory/local] [PLATFORM=mlops] [ARGS="-e name=value"]\n\n'
+	@printf 'usage: make TARGET [DATA=path|url|name] [PROJECT=path|url|name] [SYSTEM=local] [INVENTORY=path] [ARGS="-e name=value"]\n\n'
 	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/; s/\$$\$$/$$/' | sort | awk -F'\t' '{ printf "  %-15s %s\n", $$1, $$2 }'
+
+.PHONY: new
+new: .venv/run ## write the inventory of a further platform (NAME=staging, FROM=local); then make up SYSTEM=staging
+	@PYTHONPATH=src $(BIN)/python -m platform_inventory.new '$(NAME)' '$(FROM)'
 
 .PHONY: up
 up: root-and-data .venv/run ## bare host -> platform running, pipeline run, result verified
@@ -40,12 +97,12 @@ check: .venv/run ## show what `make up` would change
 	@$(PLAYBOOK) site.yml --check --diff $(DATA_ARG) $(ARGS)
 
 .PHONY: pipeline
-pipeline: root-and-data .venv/run ## run the pipeline where that is needed (FORCE=yes: every stage again)
-	@$(PLAYBOOK) playbooks/pipeline.yml $(DATA_ARG) $(if $(FORCE),-e dvc_runner_force=true) $(ARGS)
+pipeline: root-and-data .venv/run ## run pipelines where that is needed (PROJECT=churn, SET="train.lr=0.1", GRID="lr=1,2 n=3,4"; FORCE=yes: every stage)
+	@$(PLAYBOOK) playbooks/pipeline.yml $(DATA_ARG) $(PARAMS) $(if $(FORCE),-e dvc_runner_force=true) $(ARGS)
 
 .PHONY: verify
 verify: root .venv/run ## prove the result; table, reports/verify.json, exit 0, 1 or 2
-	@PYTHONPATH=src $(BIN)/python -m platform_verify -i $(INVENTORY) -e platform_name=$(PLATFORM) $(ARGS)
+	@PYTHONPATH=src $(BIN)/python -m platform_verify -i $(INVENTORY) $(ARGS)
 
 .PHONY: save
 save: root .venv/run ## bring dvc.lock, metrics and data of the last run into this checkout
@@ -55,32 +112,53 @@ save: root .venv/run ## bring dvc.lock, metrics and data of the last run into th
 .PHONY: env
 env: .venv/run ## print exports for a client: eval "$$(make -s env)"
 	@file=$$(mktemp); trap 'rm -f "$$file"' EXIT
-	$(PLAYBOOK) playbooks/env.yml -e dvc_runner_env_file="$$file" $(ARGS) >&2 1>/dev/null
+	said=$$($(PLAYBOOK) playbooks/env.yml -e ansible_become=false -e dvc_runner_env_file="$$file" $(ARGS)) || { printf '%s\n' "$$said" >&2; exit 1; }
 	cat "$$file"
 
 .PHONY: status
-status: root .venv/run ## containers and their health
-	@$(COMPOSE) 'docker compose --project-name $(PLATFORM) ps --all'
+status: root .venv/run ## containers and their health, and each project's last run and state
+	@$(COMPOSE) 'docker --host unix:///var/run/docker.sock compose --project-name {{ platform_name | default("mlops") }} ps --all' $(ARGS)
+	$(call ASK,status)
+
+.PHONY: diff
+diff: root .venv/run ## parameters, metrics and outputs of a project's last two runs (PROJECT=churn; RUNS="3 5")
+	@$(call ASK,diff $(RUNS))
 
 .PHONY: logs
 logs: root .venv/run ## the last lines of every container
-	@$(COMPOSE) 'docker compose --project-name $(PLATFORM) logs --tail 50 --no-color'
+	@$(COMPOSE) 'docker --host unix:///var/run/docker.sock compose --ansi never --project-name {{ platform_name | default("mlops") }} logs --tail 50 --no-color' $(ARGS)
+
+.PHONY: reproduce
+reproduce: root .venv/run ## run an earlier run of a project again and compare its outputs (PROJECT=wine RUN=3)
+	@$(call ASK,reproduce $(or $(RUN),$(error RUN= is missing: make reproduce PROJECT=wine RUN=3)))
+
+.PHONY: shell
+shell: root .venv/run ## a shell in the place of a project's stages, on the platform's own host (PROJECT=wine)
+	@name=$$($(BIN)/ansible dvc_runner -i $(INVENTORY) -m ansible.builtin.debug \
+	  -a 'msg=container={{ platform_name | default("mlops") }}-dvc-runner-$(or $(PROJECT),$(error PROJECT= is missing: make shell PROJECT=wine))' \
+	  | sed -n 's/.*container=\([a-z0-9-]*\).*/\1/p' | head -n 1)
+	exec docker --host unix:///var/run/docker.sock exec -it "$$name" dvc_runner shell $(ARGS)
+
+.PHONY: prune
+prune: root .venv/run ## remove images, volumes and cached data that nothing uses (KEEP=10 runs; CONFIRM=yes, ARGS=--check)
+	@$(PLAYBOOK) playbooks/prune.yml $(if $(KEEP),-e dvc_runner_keep=$(KEEP)) $(ARGS)
 
 .PHONY: destroy
 destroy: root .venv/run ## remove the platform (CONFIRM=yes, KEEP_DATA=yes keeps volumes, IMAGES=yes removes images)
 	@if [ "$(CONFIRM)" != yes ]; then
-	  printf 'This removes platform %s%s. Go on? [y/N] ' '$(PLATFORM)' '$(if $(filter yes,$(KEEP_DATA)),, with all its data)'
+	  printf 'This removes the platform of %s%s. Go on? [y/N] ' '$(INVENTORY)' '$(if $(filter yes,$(KEEP_DATA)),, with all its data)'
 	  read -r answer || answer=no
 	  case "$$answer" in y|Y|yes) ;; *) echo 'Nothing was removed.'; exit 1 ;; esac
 	fi
 	CONFIRM=yes $(PLAYBOOK) playbooks/destroy.yml $(ARGS)
+	$(if $(wildcard $(INVENTORY)/group_vars/all/0-*),printf '%s stays: run `make up` with it again$(comma) or remove the directory.\n' '$(INVENTORY)')
 
 .PHONY: pipeline-local
 pipeline-local: .venv/pipeline ## the pipeline without Docker and servers: local remote, SQLite tracking, in .local/
 	@mkdir -p .local
 	PATH="$(CURDIR)/$(BIN):$$PATH" RUNNER_WORKSPACE=$(CURDIR)/.local/workspace RUNNER_REMOTE_URL=$(CURDIR)/.local/remote \
 	MLFLOW_TRACKING_URI=sqlite:///$(CURDIR)/.local/mlflow.db MLFLOW_DISABLE_TELEMETRY=true \
-	$(BIN)/python roles/dvc_runner/files/image/dvc_runner.py local . --data "$(DATA)" \
+	$(BIN)/python roles/dvc_runner/files/image/dvc_runner local . --data "$$DATA" \
 	  --data-param source=config.yaml:data_ingestion.source --data-param sha256=config.yaml:data_ingestion.sha256 \
 	  --param 'config.yaml:data_ingestion.fallback="synthetic"'
 
@@ -94,24 +172,28 @@ test-quick: .venv/dev ## the tiers that need no Docker: contracts, unit, lint, p
 
 .PHONY: bench
 bench: root .venv/dev ## measure, and write docs/benchmarks.md
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/bench/run.py $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src $(BIN)/python tests/bench/run.py $(ARGS)
+
+.PHONY: docs
+docs: .venv/run ## write docs/roles/ anew from the roles' argument_specs
+	@$(BIN)/python -m tests.contracts.pages
 
 .PHONY: lock
 lock: .venv/dev ## write the lock files anew from the .in files
 	@tests/lock $(BIN)/uv
 
 .PHONY: root
+# for this machine alone: another one has users of its own. Preflight says the same, but only once Ansible is installed
 root:
-	@if [ "$$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null && [[ "$(ARGS)" != *-K* ]]; then
-	  printf 'This needs root: you are uid %s and sudo %s. Run as root, run `sudo -v` first, or add ARGS=-K to be asked.\n' \
-	    "$$(id -u)" "$$(command -v sudo >/dev/null && echo 'wants a password' || echo 'is not installed')" >&2
-	  exit 1
+	@if [[ "$(ARGS)" != *-K* && "$(ARGS)" != *become-pass* ]] && grep -rqs 'ansible_connection: *local' $(INVENTORY) &&
+	  ! grep -Erqs 'ansible_(become|sudo)_pass' $(INVENTORY); then
+	  $(PYTHON) roles/platform/filter_plugins/root.py
 	fi
 
 .PHONY: root-and-data
 root-and-data: root
-	@if [[ "$(DATA)" == */* && "$(DATA)" != *://* && ! -f "$(DATA)" ]]; then
-	  printf 'DATA=%s is not a file here: name one that is, a URL, or a source that the project knows.\n' "$(DATA)" >&2
+	@if [[ "$$DATA" == *[./]* && "$$DATA" != *://* && ! -f "$$DATA" ]]; then
+	  printf 'DATA=%s is not a file here: name one that is, a URL, or a source that the project knows.\n' "$$DATA" >&2
 	  exit 1
 	fi
 
@@ -122,7 +204,10 @@ root-and-data: root
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || {
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo)
 	  echo 'Installing python3-venv'
-	  $$sudo apt-get update -q >/dev/null && $$sudo apt-get install -q -y --no-install-recommends python3-venv >/dev/null
+	  { $$sudo apt-get update -q && $$sudo apt-get install -q -y --no-install-recommends python3-venv; } >/dev/null || {
+	    echo 'python3-venv is missing and could not be installed: ask for it, or name a Python that has it: make PYTHON=...' >&2
+	    exit 1
+	  }
 	}
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
