@@ -139,6 +139,10 @@ shell: root .venv/run ## a shell in the place of a project's stages, on the plat
 	  | sed -n 's/.*container=\([a-z0-9-]*\).*/\1/p' | head -n 1)
 	exec docker --host unix:///var/run/docker.sock exec -it "$$name" dvc_runner shell $(ARGS)
 
+.PHONY: cancel
+cancel: root .venv/run ## end what waits and runs of a project (PROJECT=churn); finished stages are kept
+	@$(call ASK,$(if $(PROJECT),cancel,$(error PROJECT= is missing: make cancel PROJECT=churn)))
+
 .PHONY: prune
 prune: root .venv/run ## remove images, volumes and cached data that nothing uses (KEEP=10 runs; CONFIRM=yes, ARGS=--check)
 	@$(PLAYBOOK) playbooks/prune.yml $(if $(KEEP),-e dvc_runner_keep=$(KEEP)) $(ARGS)

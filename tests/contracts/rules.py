@@ -748,8 +748,11 @@ def unknown_variables(root: Path, document: tree.Document, known: set[str]) -> l
 
 
 def unknown_ports(root: Path, document: tree.Document) -> list[str]:
-    """Ports in addresses that no role publishes by default."""
-    ports = {
+    """Ports in addresses that no role publishes by default, or exposes to its neighbours."""
+    exposed = [
+        spec.get("expose") or [] for r in tree.roles(root) for spec in tree.declarations(root, r)
+    ]
+    ports = {str(port) for each in exposed for port in each} | {
         str(option.get("default"))
         for role in tree.roles(root)
         for name, option in tree.options(root, role).items()

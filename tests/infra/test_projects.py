@@ -210,3 +210,24 @@ def test_each_project_finds_the_packages_that_its_own_files_ask_for(
     refused = beside.attempt("playbooks/pipeline.yml", **given)
     assert "that plain asks for are not those of its image" in " ".join(refused.split())
     assert "plain | Running stage 'make'" in beside.play("site.yml", *UNJUDGED, **given)
+
+
+def test_another_container_asks_for_a_run_follows_it_and_reads_its_result(beside: Stack) -> None:
+    beside.play("site.yml", "--skip-tags", "pipeline,verify", dvc_runner_api="yes")
+    inside = ["exec", "-i", beside.container("dvc-runner-wine"), "bash", "-euc"]
+    example = (ROOT / "docs/pipelines.md").read_text().partition("## From other programs\n")[2]
+    commands = example.split("```\n")[1].replace("projects/churn", "projects/wine")
+    commands = commands.replace('{"set": ["train.lr=0.1"]}', "{}")
+    secrets = Path(beside.inventory) / ".secrets" / beside.name
+    token = (secrets / "dvc_runner_api_token").read_text().strip()
+    said = docker(*inside, f"read -r token\n{commands}", text=f"{token}\n")
+    found = json.loads(said.splitlines()[-1])
+    assert (found["state"], found["result"]["changed"]) == ("done", False), said
+    assert found["result"]["outputs"]
+    door = beside.container("dvc-runner-api")
+    keys = "/projects/wine/workspace/project/.dvc/config.local"
+    assert "denied" in docker("exec", door, "sh", "-c", f"cat {keys} 2>&1 || true")
+    assert docker("exec", door, "sh", "-c", "touch /projects/wine/workspace/x 2>&1 || true")
+    code, judged, text = beside.verify("-e", "dvc_runner_api=yes")
+    assert code == 0, text
+    assert "The runners' API is for who has its token" in {check.name for check in judged.checks}

@@ -13,6 +13,7 @@ from ansible.errors import AnsibleFilterError
 sys.path.insert(0, str(Path(__file__).parent.parent / "files" / "image"))
 from dvc_runner.sources import is_address
 
+IMAGE = Path(__file__).parent.parent / "files" / "image"
 SERVICE = "dvc-runner"
 # with the service's name before it, a container is to have a name too
 NAME = re.compile(r"[a-z][a-z0-9-]{0,29}\Z")
@@ -65,7 +66,7 @@ def listed(
         chosen = [list(known)[-1]]
     elif asked:
         chosen = [asked]
-    if wrong := [*faults(known), *ambiguous(chosen, given)]:
+    if wrong := [*faults(known, given), *ambiguous(chosen, given)]:
         raise AnsibleFilterError(wrong[0])
     return [project(name, entry, given, name in chosen) for name, entry in known.items()]
 
@@ -118,10 +119,12 @@ def ad_hoc_name(asked: str, known: Iterable[str]) -> str:
     return name
 
 
-def faults(known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def faults(known: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -> Iterator[str]:
     """Say what is wrong with entries."""
     for name, entry in known.items():
         where = f"dvc_runner_projects.{name}"
+        if given["api"] and name == "api":
+            yield f"{where} would be called as the runners' API is (dvc_runner_api): rename it."
         if not NAME.match(name):
             yield (
                 f"{where} is no name for a project: use lower-case letters, digits and dashes, "
@@ -148,6 +151,21 @@ def ambiguous(chosen: list[str], given: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
+def api_volumes(projects: Iterable[Mapping[str, Any]]) -> list[str]:
+    """List what the API has of each project: its workspace to read, and its inbox."""
+    return [
+        "dvc-runner_queue:/queue:ro",
+        *(f"{one['service']}:/projects/{one['name']}/workspace:ro" for one in projects),
+        *(f"{one['service']}_inbox:/projects/{one['name']}/inbox" for one in projects),
+    ]
+
+
+def package(name: str) -> dict[str, str]:
+    """Map the modules of a package of the runner's image to where they are, for another image."""
+    found = sorted((IMAGE / name).rglob("*.py"))
+    return {str(path.relative_to(IMAGE)): str(path) for path in found}
+
+
 def gpu_devices(count: object) -> dict[str, Any]:
     """Return what Compose calls the reservation of a number of GPUs; nothing where it is 0."""
     if not int(str(count)):
@@ -161,4 +179,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"dvc_runner_gpus": gpu_devices, "dvc_runner_listed": listed}
+        return {
+            "dvc_runner_api_volumes": api_volumes,
+            "dvc_runner_gpus": gpu_devices,
+            "dvc_runner_listed": listed,
+            "dvc_runner_package": package,
+        }

@@ -19,6 +19,7 @@ GIVEN: dict[str, Any] = {
     "environment": {"A": "1"},
     "memory": "2g",
     "timeout": 60,
+    "api": False,
 }
 
 
@@ -148,3 +149,25 @@ def test_without_gpus_nothing_is_reserved(count: object) -> None:
 def test_gpus_are_reserved_as_compose_says_it() -> None:
     devices = projects.gpu_devices("2")["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": 2, "capabilities": ["gpu"]}]
+
+
+def test_the_api_reads_every_workspace_and_writes_into_inboxes_alone(
+    entries: dict[str, Any],
+) -> None:
+    volumes = projects.api_volumes(listed(entries).values())
+    assert volumes == [
+        "dvc-runner_queue:/queue:ro",
+        "dvc-runner-wine:/projects/wine/workspace:ro",
+        "dvc-runner-churn:/projects/churn/workspace:ro",
+        "dvc-runner-wine_inbox:/projects/wine/inbox",
+        "dvc-runner-churn_inbox:/projects/churn/inbox",
+    ]
+
+
+def test_where_the_api_is_on_no_project_is_called_as_it_is(entries: dict[str, Any]) -> None:
+    entries["api"] = entries["wine"]
+    assert "api" in listed(entries)
+    with pytest.raises(
+        AnsibleFilterError, match=r"dvc_runner_projects\.api would be called as the"
+    ):
+        listed(entries, api=True)

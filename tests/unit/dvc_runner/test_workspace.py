@@ -762,7 +762,7 @@ def test_a_full_disk_is_said_in_a_sentence_and_the_result_is_written(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("dvc_runner.run.run", full)
-    assert run_and_report(at, {}) == 1
+    assert run_and_report(at, {"snapshot": ""}) == 1
     result = read_json(at.result)
     assert result["ok"] is False
     assert result["error"].startswith(f"The disk under {at.workspace} is full: free some of it")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -15,6 +13,7 @@ from typing import Any
 
 import dvc_runner
 from dvc_runner.again import reproduce, shell
+from dvc_runner.door import NAME, serve_left_over, watch, withdraw_all
 from dvc_runner.git import RunnerError
 from dvc_runner.handover import lacks, objects_here, write_objects
 from dvc_runner.history import compare, runs
@@ -28,7 +27,7 @@ from dvc_runner.settings import Settings, settings
 from dvc_runner.snapshot import make_snapshot, write_bundle
 from dvc_runner.state import read_json
 from dvc_runner.status import status
-from dvc_runner.turns import ask, cancel, left_over
+from dvc_runner.turns import ask, cancel
 from dvc_runner.workspace import fetch, receive, set_up
 
 
@@ -56,8 +55,8 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text).add_argument("id", type=request_id)
     commands.choices["progress"].add_argument("offset", type=int)
     commands.add_parser(
-        "cancel", help="end a request that waits or runs; finished stages are kept"
-    ).add_argument("id", type=request_id)
+        "cancel", help="end a request that waits or runs, or all; finished stages are kept"
+    ).add_argument("id", type=request_id, nargs="?")
     commands.add_parser("status", help="state, last run, failure and queue of the project: JSON")
     commands.add_parser("failed", help="stage, code and log of the last run, if it failed: JSON")
     commands.add_parser("history", help="the runs that are kept, the oldest first: JSON")
@@ -122,7 +121,7 @@ def count(text: str) -> int:
 
 def request_id(text: str) -> str:
     """Take the name of a request, which is one of a directory too."""
-    if not re.fullmatch(r"[0-9a-f]{1,40}", text):
+    if not NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no request's name, which is hexadecimal")
     return text
 
@@ -130,7 +129,7 @@ def request_id(text: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit code."""
     arguments = parser().parse_args(argv)
-    at = replace(settings(os.environ), asked=getattr(arguments, "id", ""))
+    at = replace(settings(os.environ), asked=getattr(arguments, "id", None) or "")
     try:
         return dispatch(arguments, at)
     except (RunnerError, OSError) as error:
@@ -142,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 ANSWERS: dict[str, Callable[[Settings, argparse.Namespace], Any]] = {
-    "cancel": lambda at, _: cancel(at),
+    "cancel": lambda at, given: cancel(at) if given.id else withdraw_all(at),
     "diff": lambda at, given: compare(at, given.runs),
     "failed": lambda at, _: read_json(at.failure),
     "history": lambda at, _: runs(at),
@@ -166,6 +165,8 @@ def dispatch(arguments: argparse.Namespace, at: Settings) -> int:
         case "idle":
             set_up(at)
             serve_left_over(at)
+            if at.inbox:
+                watch(at)
             os.execvp("sleep", ["sleep", "infinity"])  # noqa: S606, S607 - nothing to do until a run is asked for
         case "run":
             return serve(at)
@@ -183,14 +184,6 @@ def dispatch(arguments: argparse.Namespace, at: Settings) -> int:
         case "local":
             return run_local(arguments, at)
     return 0
-
-
-def serve_left_over(at: Settings) -> None:
-    """Take up the runs that were under way or waited when this container, or its host, stopped."""
-    for asked in left_over(at):
-        # through a shell that ends at once: init is to be its parent, for `sleep` waits for nobody
-        again = [sys.executable, str(Path(__file__).parent), "run", asked]
-        subprocess.run(["sh", "-c", '"$@" & ', "sh", *again], check=True, stdout=subprocess.DEVNULL)  # noqa: S603, S607
 
 
 def run_local(arguments: argparse.Namespace, at: Settings) -> int:

@@ -12,7 +12,7 @@ from dvc_runner.overrides import one_run
 from dvc_runner.parameters import effective_params
 from dvc_runner.remote import missing_in_remote
 from dvc_runner.settings import Settings
-from dvc_runner.state import of_another_run, read_json, summary
+from dvc_runner.state import note_delivered, of_another_run, read_json, summary
 from dvc_runner.tracking import run_is_tracked
 
 
@@ -101,6 +101,8 @@ def check(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     if is_running(at):
         return {"running": True, "needed": True, "reason": "a run is under way", "known": known}
     reason, _ = why_needed(at, request)
+    if not reason:
+        note_delivered(at, request)  # it is what lies here, and no run will say so
     return {
         "running": False,
         "needed": bool(reason),

@@ -49,6 +49,7 @@ from dvc_runner.state import (
     of_another_run,
     read_json,
     summary,
+    whole,
     write_json,
 )
 from dvc_runner.status import stage_that_failed
@@ -152,6 +153,7 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
         "done": True,
         "lock": lock_digest(at),
         "outputs": [out.path for out in outputs if (at.project / out.path).exists()],
+        "hashes": {out.path: out.md5 for out in outputs if out.md5},
         "pushed": pushed,
         "always": always_run(at.project),
         "last_run": last_run,
@@ -494,6 +496,7 @@ def report(at: Settings, request: Mapping[str, Any]) -> int:
     """Run, and leave in the result file how it ended; returns the exit code."""
     try:
         reserve(at)
+        request = whole(at, request)
         with time_limit(int(request.get("timeout", 0))):
             answer = {"ok": True, **(grid if request.get("grid") else run)(at, request)}
     except (Exception, TimeLimitError) as error:  # the one who waits must learn of every end

@@ -29,6 +29,8 @@ class Settings:
     queue: Path | None = None
     """Where the runners of a platform wait for a place; none where a run waits for no other."""
     at_once: int = 1
+    inbox: Path | None = None
+    """Where other programs put what they ask for; none where nobody but `request` asks."""
     image: Path = Path("/opt")
     """Where the image has the environments that it was built with, and what it says of them."""
     remote_credentials: str = ""
@@ -67,6 +69,11 @@ class Settings:
     def state(self) -> Path:
         """What the last run that ended well was made of, and whether that is what lies here."""
         return self.workspace / "state.json"
+
+    @property
+    def delivered(self) -> Path:
+        """What was last brought here to be run, whoever asks for a run of it."""
+        return self.workspace / "delivered.json"
 
     @property
     def unfinished(self) -> Path:
@@ -140,6 +147,7 @@ def settings(environment: Mapping[str, str]) -> Settings:
         image=Path(environment.get("RUNNER_IMAGE", "/opt")),
         name=environment.get("RUNNER_PROJECT", "project"),
         queue=Path(environment["RUNNER_QUEUE"]) if environment.get("RUNNER_QUEUE") else None,
+        inbox=Path(environment["RUNNER_INBOX"]) if environment.get("RUNNER_INBOX") else None,
         at_once=max(1, int(environment.get("RUNNER_AT_ONCE", "1"))),
         secrets=Path(environment.get("RUNNER_SECRETS", "/run/secrets")),
     )

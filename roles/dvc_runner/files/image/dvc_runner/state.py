@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dvc_runner.git import try_git
+from dvc_runner.git import RunnerError, try_git
 from dvc_runner.settings import Settings
 
 # where a project's pipeline tells of the run that it tracked
 LAST_RUN = "logs/last_run.json"
+DELIVERED = ("snapshot", "source", "params", "pipeline", "timeout")
+NOTHING = "Nothing was delivered to project {} yet: `make up`, or `make pipeline`, brings it there."
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -64,8 +66,32 @@ def of_another_run(at: Settings, state: Mapping[str, Any]) -> str:
     return ""
 
 
+def note_delivered(at: Settings, request: Mapping[str, Any]) -> None:
+    """Keep what a request brings to be run; its data are those of the run that took them."""
+    brought = {key: request[key] for key in DELIVERED if key in request}
+    if brought != read_json(at.delivered):
+        write_json(at.delivered, brought)
+
+
+def whole(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete a request that brings nothing itself by what was last delivered.
+
+    Raises:
+        RunnerError: nothing was.
+    """
+    if "snapshot" in request:
+        note_delivered(at, request)
+        return dict(request)
+    delivered = read_json(at.delivered)
+    if not delivered:
+        raise RunnerError(NOTHING.format(at.name))
+    if not Path(delivered.get("source") or "").is_file():
+        delivered.pop("source", None)  # it is in the workspace
+    return {**delivered, **request}
+
+
 def summary(at: Settings) -> dict[str, Any]:
     """Return what a person wants to know of the last run that ended well."""
     state = read_json(at.state)
-    known = ("last_run", "metrics", "snapshot", "params", "mlflow_runs")
+    known = ("last_run", "metrics", "snapshot", "params", "mlflow_runs", "hashes")
     return {key: state.get(key, {}) for key in known}

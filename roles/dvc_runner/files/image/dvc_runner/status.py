@@ -16,6 +16,7 @@ from dvc_runner.places import ahead
 from dvc_runner.settings import Settings
 from dvc_runner.state import read_json
 from dvc_runner.tracking import flat
+from dvc_runner.turns import ahead as before
 from dvc_runner.turns import came, is_alive, unanswered
 
 MOST = 4  # metrics on one line
@@ -59,6 +60,17 @@ def place_in_queue(at: Settings) -> int:
     tickets = at.queue.glob("[0-9]*") if at.queue else ()
     mine = [path for path in tickets if path.name.partition("-")[2] == at.name]
     return max(0, ahead(max(mine)) - at.at_once + 1) if mine else 0
+
+
+def standing(at: Settings) -> dict[str, Any]:
+    """Return how a request stands: its state, how many runs end before it begins, its result."""
+    if result := read_json(at.result):
+        gone = "cancelled" if at.cancelled.exists() else "failed"
+        return {"state": "done" if result.get("ok") else gone, "place": None, "result": result}
+    served = read_json(at.running).get("asked") == at.asked and is_alive(at.request)
+    place = place_in_queue(at) + (0 if served else len(before(at)))
+    waits = not served or place > 0
+    return {"state": "waiting" if waits else "running", "place": place if waits else None}
 
 
 def status(at: Settings) -> dict[str, Any]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dvc_runner.git import RunnerError, TimeLimitError
 from dvc_runner.limits import stop_children
-from dvc_runner.lock import PATIENCE, try_lock
+from dvc_runner.lock import PATIENCE, is_held, try_lock
 from dvc_runner.settings import Settings
 from dvc_runner.state import read_json, write_json
 
@@ -113,16 +113,26 @@ def cancel(at: Settings) -> dict[str, Any]:
     return {"cancelled": at.asked, "was": "running" if alive and served else "waiting"}
 
 
+def cancel_all(at: Settings) -> list[dict[str, Any]]:
+    """Have every request that waits, or runs, end; returns what each was doing, the last first.
+
+    So none of them begins because one before it has ended.
+    """
+    ended = []
+    for path in sorted(filter(is_open, unanswered(at)), key=came, reverse=True):
+        with suppress(RunnerError):  # it ended meanwhile
+            ended.append(cancel(replace(at, asked=path.parent.name)))
+    return ended
+
+
+def is_open(request: Path) -> bool:
+    """Tell whether a request without a result is served, or will be."""
+    return is_alive(request) or bool(read_json(request))
+
+
 def is_alive(request: Path) -> bool:
     """Tell whether a process waits for a request's turn, or serves it."""
-    try:
-        with request.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False
+    return is_held(request)
 
 
 def unanswered(at: Settings) -> list[Path]:
