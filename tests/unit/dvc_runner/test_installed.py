@@ -15,6 +15,7 @@ from tests.unit.conftest import ROLES
 
 from dvc_runner import limits
 from dvc_runner.limits import limit_met, memory_kills
+from dvc_runner.run import why_stopped
 from dvc_runner.settings import settings
 
 from .conftest import World, git
@@ -361,6 +362,27 @@ def test_a_stage_that_fails_by_itself_is_no_matter_of_limits(tmp_path: Path) -> 
     log = tmp_path / "log"
     log.write_text("ValueError: no\nERROR: failed to run: x, exited with 1\n")
     assert limit_met(0, log) == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "said"),
+    [
+        ("", "sklearn", "No file that is read here says what the project needs: add a requirem"),
+        ("uv.lock", "sklearn", "uv.lock, which says what is installed, has no package with it"),
+        ("uv.lock", "own", "It is the project's own: set PYTHONPATH in the project's environment."),
+        ("uv.lock", "in_src.part", "It is the project's own: set PYTHONPATH"),
+    ],
+)
+def test_a_stage_that_lacks_a_module_is_told_where_to_ask_for_it(
+    source: str, module: str, said: str, tmp_path: Path
+) -> None:
+    at = settings({"RUNNER_WORKSPACE": str(tmp_path), "RUNNER_IMAGE": str(tmp_path)})
+    (at.project / "src/in_src").mkdir(parents=True)
+    (at.project / "own.py").touch()
+    (tmp_path / "environment.json").write_text(json.dumps({"digest": "1", "source": source}))
+    words = f"> python x.py\nModuleNotFoundError: No module named '{module}'\n"
+    at.log.write_text(f"{words}ERROR: failed to reproduce 's': failed to run: python x.py\n")
+    assert why_stopped(at).startswith(f"ModuleNotFoundError: No module named '{module}'. {said}")
 
 
 @pytest.mark.processes

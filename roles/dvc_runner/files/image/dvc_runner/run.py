@@ -71,6 +71,7 @@ from dvc_runner.workspace import (
 )
 
 SHA256 = re.compile(r"([0-9a-f]{64})?")
+NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
 
 
 def stream(command: list[str], at: Settings, env: Mapping[str, str]) -> int:
@@ -328,6 +329,7 @@ def reproduce(
         request.get("objects", ""),
         lambda *words: stream([at.dvc, *words], at, {}),
         lambda: last_words(at.log),
+        pipeline,
     )
     # a run that is gone on with keeps its name: what its stages logged before bears it
     name = unfinished.get("run") or uuid.uuid4().hex
@@ -348,7 +350,7 @@ def reproduce(
     if code:
         raise RunnerError(
             f"The pipeline stopped (dvc repro ended with code {code}): "
-            f"{limit_met(kills, at.log, told) or last_words(at.log)} "
+            f"{limit_met(kills, at.log, told) or why_stopped(at)} "
             "Finished stages are kept."
         )
     return made_of
@@ -363,6 +365,23 @@ def require_pipeline(at: Settings, pipeline: str) -> None:
     raise RunnerError(
         f"The project has no pipeline {pipeline} (it has {', '.join(there)}): name one of "
         "these as its pipeline, or none to run all."
+    )
+
+
+def why_stopped(at: Settings) -> str:
+    """Return what the stage that failed said last, and what to do where a module was not found."""
+    said, told = last_words(at.log), installed(at)
+    found = NO_MODULE.search(said)
+    if not found or not told:
+        return said
+    own = [place / found[1] for place in (at.project, at.project / "src")]
+    if any(path.is_dir() or path.with_suffix(".py").is_file() for path in own):
+        return f"{said} It is the project's own: set PYTHONPATH in the project's environment."
+    if source := told.get("source"):
+        return f"{said} {source}, which says what is installed, has no package with it: add that."
+    return (
+        f"{said} No file that is read here says what the project needs: add a requirements.txt, or "
+        "name the file in the project's entry (requirements)."
     )
 
 
