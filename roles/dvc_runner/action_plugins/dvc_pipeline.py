@@ -149,7 +149,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         ):
             target = Target.of(self._task.args)
             request["environment"] = environment_asked(given, folder, cache, target).digest
-        snapshot = make_snapshot(folder, cache)
+        snapshot = make_snapshot(folder, cache, request["pipeline"])
         bundle = f"{snapshot['id']}.bundle"
         request["snapshot"] = snapshot["id"]
         request["source"] = f"/workspace/inputs/{bundle}"
@@ -166,7 +166,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
                     "name one that is, a URL, or a source that the project knows."
                 )
             request["data"] = data_request(data, given["data_params"], received)
-        return request, deliveries, partial(objects_here, folder, snapshot)
+        return request, deliveries, partial(objects_here, folder, snapshot, request["pipeline"])
 
     def _ask(
         self, container: str, *words: str, given: Mapping[str, Any] | None = None

@@ -48,6 +48,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
                 f"{one['name']} is taken from {one['source']}{at}, which is no checkout here: "
                 "results can be saved into a checkout only."
             )
+        project = project / str(one.get("subdirectory") or "")
         with tempfile.TemporaryDirectory(prefix="dvc-results-") as local:
             archive = Path(local) / "results.tar"
             self._fetch(one["container"], archive)

@@ -24,6 +24,7 @@ KEYS: Mapping[str, Any] = {
     "token": "",
     "ssh_key": "",
     "host_key": "",
+    "subdirectory": "",
     "pipeline": "",
     "dvc_config": "",
     "requirements": "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -321,6 +322,35 @@ def test_an_import_of_an_address_comes_from_there_and_then_from_the_platform(wor
     shutil.rmtree(world.work)
     world.run()
     assert counted(world) == 3
+
+
+# --- one pipeline of a repository
+
+SHARED = PIPELINE.replace("many/*.csv", "../common.csv").replace("many", "../common.csv")
+
+
+def test_a_pipeline_with_dvc_of_its_own_has_what_lies_beside_it_too(
+    tmp_path: Path,
+) -> None:
+    made = World(tmp_path)
+    place = made.project / "churn"
+    place.mkdir(parents=True)
+    git(made.project, "init", "--quiet")
+    dvc(place, "init", "--quiet", "--subdir")
+    (place / "numbers.csv").write_text("1\n2\n")
+    (place / "dvc.yaml").write_text(SHARED)
+    dvc(place, "add", "numbers.csv")
+    (made.project / "common.csv").write_text("3\n")
+    lost = (place / "numbers.csv.dvc").read_text().replace("numbers", "lost")
+    (made.project / "other").mkdir()
+    (made.project / "other/lost.csv.dvc").write_text(re.sub(r"md5: .{8}", "md5: 12345678", lost))
+    saved(made.project)
+    made.run("--pipeline", "churn/dvc.yaml")
+    assert (made.work / "project/churn/count.txt").read_text() == "3\n"
+    assert made.run("--pipeline", "churn/dvc.yaml").startswith("Nothing to do")
+    assert len(made.objects()) == 2
+    done = made.call("local", str(made.project))
+    assert "lost.csv is not to be had" in done.stderr
 
 
 # --- nowhere

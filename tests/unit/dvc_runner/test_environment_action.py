@@ -18,6 +18,7 @@ from dvc_runner.settings import settings
 from dvc_runner.sources import folder_of, kept_folder_of
 
 from .conftest import repository
+from .wheels import wheel
 
 action = load("dvc_runner/action_plugins/dvc_environment.py")
 
@@ -59,6 +60,22 @@ def test_a_projects_commit_in_git_is_what_its_environment_is_of(
     (source / "environment.yml").unlink()
     with pytest.raises(AnsibleActionFail, match=r"one: environment.yml asks for Python ==3.8.\*"):
         environments(tmp_path, monkeypatch, {"name": "one", "source": str(source), "ref": "HEAD"})
+
+
+def test_a_package_beside_a_project_in_a_directory_is_had_with_the_whole_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = repository(tmp_path / "whole")
+    wheel(whole / "libs", "common", "1.0")
+    (whole / "churn").mkdir()
+    (whole / "churn/dvc.yaml").write_text("stages: {}\n")
+    line = next((whole / "libs").rglob("*.whl")).relative_to(whole)
+    (whole / "churn/requirements.txt").write_text(f"../{line}\n")
+    alone = {"name": "one", "source": str(whole), "subdirectory": "churn"}
+    with pytest.raises(AnsibleActionFail, match="which lies outside of the project's directory"):
+        environments(tmp_path, monkeypatch, alone)
+    named = {"name": "one", "source": str(whole), "pipeline": "churn/dvc.yaml"}
+    assert environments(tmp_path, monkeypatch, named)["one"]["local"] == [str(line)]
 
 
 def test_every_project_whose_environment_can_not_be_had_is_named(

@@ -185,6 +185,55 @@ def test_a_file_that_is_named_is_taken_and_one_that_is_not_there_is_refused(proj
     assert "requirements gone.txt is no file of" in refusal(project, "gone.txt")
 
 
+@pytest.mark.usefixtures("index")
+def test_requirements_in_the_one_folder_that_has_some_are_those_of_the_project(
+    project: Path,
+) -> None:
+    for name, text in (("src", "-r more.txt\n"), ("tests", "nosuch\n")):
+        (project / name).mkdir()
+        (project / name / "requirements.txt").write_text(text)
+    (project / "src/more.txt").write_text("alpha\n")
+    made = found(project)
+    assert made.source == "src/requirements.txt"
+    assert versions(made) == ["alpha==1.0", "beta==2.0"]
+    (project / "app").mkdir()
+    (project / "app/requirements.txt").write_text("beta\n")
+    assert found(project).source == ""
+    written(project, requirements__txt="beta\n")
+    assert found(project).source == "requirements.txt"
+
+
+@pytest.mark.usefixtures("index")
+@pytest.mark.parametrize(
+    ("named", "pipeline", "packages"),
+    [
+        ("", "churn/dvc.yaml", ["beta==1.5"]),
+        ("", "churn/deep/dvc.yaml", ["beta==1.5"]),
+        ("churn/pyproject.toml", "", ["beta==1.5"]),
+        ("", "other/dvc.yaml", ["alpha==1.0", "beta==2.0"]),
+        ("requirements.txt", "churn/dvc.yaml", ["alpha==1.0", "beta==2.0"]),
+    ],
+)
+def test_what_lies_beside_a_pipeline_that_is_named_comes_before_what_is_above_it(
+    named: str, pipeline: str, packages: list[str], project: Path
+) -> None:
+    git(project, "init", "--quiet")
+    own_package(project / "churn", ["beta<2"])
+    (project / "other").mkdir()
+    written(project, requirements__txt="alpha\n")
+    made = environment_of(project, project.parent / "cache", PY, named, pipeline=pipeline)
+    assert versions(made) == packages
+    of_churn = packages == ["beta==1.5"]
+    assert made.local == (("churn",) if of_churn else ())
+    assert made.source == ("churn/pyproject.toml" if of_churn else "requirements.txt")
+
+
+def test_a_name_that_only_stands_for_another_package_is_that_package(project: Path) -> None:
+    written(project, requirements__txt="sklearn==0.0\nsklearn; python_version > '3'\nsklearn-x\n")
+    asked = look(project, PY).requirements.packages
+    assert asked == ["scikit-learn", "scikit-learn; python_version > '3'", "sklearn-x"]
+
+
 def test_a_file_of_a_tool_that_is_not_read_is_named(project: Path) -> None:
     written(project, Pipfile="[packages]\n")
     assert "Pipfile of" in refusal(project)

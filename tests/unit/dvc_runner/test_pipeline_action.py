@@ -114,6 +114,23 @@ def test_a_git_address_becomes_a_snapshot_here_and_the_runner_hears_of_no_addres
     assert note["source_commit"] == git(upstream, "rev-parse", f"{ref or 'HEAD'}^{{commit}}")
 
 
+@pytest.mark.parametrize("address", [True, False])
+def test_a_subdirectory_of_a_source_is_the_project(address: bool, tmp_path: Path) -> None:
+    upstream = repository(tmp_path / "upstream", train__py="1\n")
+    (upstream / "churn").mkdir()
+    (upstream / "churn/dvc.yaml").write_text("stages: {}\n")
+    git(upstream, "add", "--all")
+    git(upstream, "commit", "--quiet", "-m", "churn")
+    source = upstream.as_uri() if address else str(upstream)
+    given = {"source": source, "params": {}, "data": "", "timeout": 0}
+    request, deliveries, _ = Host(tmp_path)._request({**given, "subdirectory": "churn"})
+    (kept,) = deliveries.values()
+    assert git(kept, "ls-tree", "-r", "--name-only", request["snapshot"]) == "dvc.yaml"
+    for name in ("chrun", "..", str(tmp_path)):
+        with pytest.raises(RunnerError, match=f"upstream has no directory {name}: correct the"):
+            Host(tmp_path)._request({**given, "subdirectory": name})
+
+
 @pytest.mark.parametrize(
     ("given", "found"),
     [(["a=1", 2], ["a=1", "2"]), ("a=1 b=2", ["a=1", "b=2"]), ("", []), (None, []), ([], [])],

@@ -146,6 +146,56 @@ def test_a_project_in_a_sub_directory_is_taken_alone_and_obeys_the_rules_above_i
     assert make_snapshot(sub, cache)["dirty"] is False
 
 
+def monorepo(project: Path, pipeline: str) -> Path:
+    """Commit a repository of a pipeline in a directory, with code and settings beside that."""
+    for name in ("common", "churn/src"):
+        (project / name).mkdir(parents=True)
+        (project / name / "shared.py").write_text("1\n")
+    (project / "churn/dvc.yaml").write_text(pipeline)
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "-m", "churn")
+    return project / "churn"
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "stages: {a: {cmd: x, deps: [../common/shared.py]}}",
+        "stages: {a: {wdir: src, cmd: x, deps: [../../common/shared.py]}}",
+        "stages: {a: {foreach: [1], do: {cmd: x, outs: [{../common/shared.py: {push: false}}]}}}",
+        "stages: {a: {cmd: x, params: [lr, {../common/shared.py: [N]}]}}",
+        "vars: [../common/shared.py:N]",
+    ],
+)
+def test_a_directory_whose_pipeline_needs_what_lies_beside_it_is_refused_with_the_way_to_have_it(
+    pipeline: str, project: Path, cache: Path
+) -> None:
+    sub = monorepo(project, pipeline)
+    with pytest.raises(RunnerError) as said:
+        make_snapshot(sub, cache)
+    assert f"dvc.yaml of {sub} names ../common/shared.py, which lies outside of" in str(said.value)
+    assert "name the repository as its source" in str(said.value)
+    assert "common/shared.py" in files_of(make_snapshot(project, cache))
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "stages: {a: {wdir: src, cmd: x, deps: [../dvc.yaml, shared.py], outs: [../made.txt]}}",
+        "stages: {a: {cmd: x, deps: [/elsewhere/x, 's3://b/../x'], outs: ['${up}/x', src]}}",
+        "vars: [{a: 1}]\nstages: {a: {wdir: '${up}', deps: [../x]}, b: [], c: {deps: ../x}}",
+        "[]",
+        "<<<<<<< one",
+        "",
+    ],
+)
+def test_a_directory_that_needs_nothing_beside_it_is_taken(
+    pipeline: str, project: Path, cache: Path
+) -> None:
+    sub = monorepo(project, pipeline)
+    assert "src/shared.py" in files_of(make_snapshot(sub, cache))
+
+
 def test_a_directory_without_git_is_taken_whole(tmp_path: Path, cache: Path) -> None:
     plain = tmp_path / "plain"
     plain.mkdir()

@@ -166,13 +166,18 @@ def reproduce(at: Settings, name: str) -> dict[str, Any]:
         with opened(at.project) as repo:
             before = {out.path: out.md5 for out in outputs_at(repo, run["commit"])}
         at.log.write_text("")
+        pipeline = run.get("pipeline", "")
         bring_data(
-            here, "", lambda *words: stream([at.dvc, *words], here, {}), lambda: last_words(at.log)
+            here,
+            "",
+            lambda *words: stream([at.dvc, *words], here, {}),
+            lambda: last_words(at.log),
+            pipeline,
         )
         told = stage_environment(here, run["snapshot"], uuid.uuid4().hex, reproduces=run["run"])
         told["PYTHONPATH"] = os.pathsep.join([*own_packages(here), told["PYTHONPATH"]])
         repro = [at.dvc, "repro", "--force", "--no-run-cache"]
-        repro += [run.get("pipeline") or "--all-pipelines"]
+        repro += [pipeline or "--all-pipelines"]
         if code := stream(repro, here, told):
             raise RunnerError(
                 f"Run {run['number']} could not be made again (dvc repro ended with code {code}): "

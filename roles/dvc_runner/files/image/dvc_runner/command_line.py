@@ -191,7 +191,7 @@ def run_local(arguments: argparse.Namespace, at: Settings) -> int:
     if "RUNNER_PROJECT" not in os.environ:
         at = replace(at, name=arguments.project.resolve().name)
     set_up(at)
-    found = make_snapshot(arguments.project, at.workspace / "snapshots")
+    found = make_snapshot(arguments.project, at.workspace / "snapshots", arguments.pipeline)
     bundle = at.workspace / "project.bundle"
     write_bundle(found, bundle)
     fetch(at, str(bundle), "")
@@ -201,7 +201,7 @@ def run_local(arguments: argparse.Namespace, at: Settings) -> int:
     }
     request: dict[str, Any] = {"snapshot": found["id"], "params": params}
     request |= {"set": arguments.set, "grid": arguments.grid, "pipeline": arguments.pipeline}
-    objects = objects_here(arguments.project, found)
+    objects = objects_here(arguments.project, found, arguments.pipeline)
     if lacking := lacks(at, objects):
         request["objects"] = f"{found['id']}.objects"
         write_objects({key: objects[key] for key in lacking}, at.inputs / request["objects"])

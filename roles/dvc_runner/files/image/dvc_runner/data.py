@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from dvc_runner.git import RunnerError, without_passwords
@@ -13,7 +14,11 @@ from dvc_runner.settings import Settings
 
 
 def bring_data(
-    at: Settings, handed: str, dvc: Callable[..., int], last_words: Callable[[], str]
+    at: Settings,
+    handed: str,
+    dvc: Callable[..., int],
+    last_words: Callable[[], str],
+    pipeline: str = "",
 ) -> None:
     """Bring what no stage makes here into the work tree, from wherever it is.
 
@@ -25,20 +30,21 @@ def bring_data(
         handed: the input file of objects that were handed in, if any.
         dvc: runs DVC, which says what it does.
         last_words: what it said last.
+        pipeline: the dvc.yaml that is run; empty for all of them.
 
     Raises:
         RunnerError: something is nowhere.
     """
     put_in(at, handed)
     with opened(at.project) as repo:
-        wanted = data_in(repo)
+        wanted = data_in(repo, pipeline)
         pull(repo, wanted)
         absent = [relative(out, at) for out in wanted if lacking([out])]
     if absent:
         dvc("fetch", *absent)
         # the answers of one that is open are kept
         with opened(at.project) as repo:
-            wanted = data_in(repo)
+            wanted = data_in(repo, pipeline)
             for out in wanted:
                 if lacking([out]) and out.stage.is_import and not out.stage.is_repo_import:
                     download(out)
@@ -49,12 +55,19 @@ def bring_data(
             repo.checkout(targets=[out.fs_path for out in wanted], force=True)
 
 
-def data_in(repo: Any) -> list[Any]:  # noqa: ANN401 - DVC ships no types
-    """List the outputs of an opened project that DVC keeps and no stage will make."""
+def data_in(repo: Any, pipeline: str = "") -> list[Any]:  # noqa: ANN401 - DVC ships no types
+    """List the outputs of an opened project that DVC keeps and no stage will make.
+
+    Of a pipeline that is named it is what it depends on, and what is in its directory: others of
+    the repository may have data that can not be had.
+    """
+    path = Path(repo.root_dir) / pipeline
+    needed = repo.stage.collect(str(path), with_deps=True) if pipeline else ()
     return [
         out
         for out in repo.index.outs
-        if out.protocol == "local"
+        if (not pipeline or out.stage in needed or Path(out.stage.path).is_relative_to(path.parent))
+        and out.protocol == "local"
         and out.use_cache
         and (out.hash_info or out.stage.is_partial_import)
         and (out.stage.frozen or not out.stage.cmd)

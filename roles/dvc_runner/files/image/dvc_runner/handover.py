@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from dvc_runner.git import RunnerError, git
 from dvc_runner.remote import missing_in_remote
 from dvc_runner.settings import Settings
+from dvc_runner.snapshot import dvc_place
 
 # as .dvc files and dvc.lock have them, whatever else they say
 NAMED = re.compile(r"\bmd5:\s*['\"]?([0-9a-f]{32}(?:\.dir)?)\b")
@@ -68,10 +69,11 @@ def text_of(path: Path) -> str:
     return path.read_text(errors="replace") if path.is_file() else ""
 
 
-def objects_here(project: Path, snapshot: Mapping[str, str]) -> dict[str, Path]:
+def objects_here(project: Path, snapshot: Mapping[str, str], pipeline: str = "") -> dict[str, Path]:
     """Map what a checkout's cache has of its data, by its key in a remote, to its file."""
     names, found = names_of_data(project, snapshot), dict[str, Path]()
-    cache = cache_of(project) if names else project
+    own = dvc_place(pipeline, lambda name: (project / name).is_dir())
+    cache = cache_of(project / own) if names else project
     while names:
         name = names.pop()
         for key in (f"{MD5}{name[:2]}/{name[2:]}", f"{name[:2]}/{name[2:]}"):

@@ -7,13 +7,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dvc_runner.git import RunnerError, forget_dead_git_locks, git, try_git
@@ -37,6 +38,11 @@ POINTER = re.compile(
     r"(?:[\w.-]+ [^\n]*\n)*?oid sha256:(?P<oid>[0-9a-f]{64})\nsize \d+\n?)$",
     re.MULTILINE,
 )
+# what to do where a project in a directory of a repository needs what lies beside that
+TAKE_ALL = (
+    "which lies outside of the project's directory: name the repository as its source, and its "
+    "dvc.yaml, from there, as its pipeline."
+)
 # filters that make files, and what says that a clone is partial
 SETTINGS = r"^(filter\..*\.(smudge|process)|extensions\.partialclone|remote\..*\.promisor)$"
 
@@ -58,7 +64,7 @@ class Checkout:
     large: bool  # files of it are kept by Git LFS
 
 
-def make_snapshot(project: Path, cache: Path) -> dict[str, Any]:
+def make_snapshot(project: Path, cache: Path, pipeline: str = "") -> dict[str, Any]:
     """Record what git would commit of `project`, as a commit without history.
 
     Git itself says what that is, by the settings and attributes of the checkout: a text that ends
@@ -76,13 +82,17 @@ def make_snapshot(project: Path, cache: Path) -> dict[str, Any]:
     repository below `cache`, where only what changed is read again. The same files at the same
     commit give the same id.
 
+    Where the directory of the `pipeline` that is to be run has DVC's own directory, that becomes
+    the one of the whole: to DVC it is the border of what a pipeline can use.
+
     Returns:
         `id` of the snapshot, `repository` that holds it, `source_commit` (or "none"), and `dirty`:
         whether `git status` names a file of the project, changed or new.
 
     Raises:
-        RunnerError: `project` is no directory or has no dvc.yaml, a submodule of it is not checked
-            out, or the content of a Git LFS pointer is not here.
+        RunnerError: `project` is no directory or has no dvc.yaml, or one that needs files beside
+            the directory, a submodule of it is not checked out, or the content of a Git LFS pointer
+            is not here.
     """
     project = project.absolute()
     if not (project / "dvc.yaml").is_file() and not any(project.glob("**/dvc.yaml")):
@@ -92,12 +102,58 @@ def make_snapshot(project: Path, cache: Path) -> dict[str, Any]:
         )
     with kept(project, cache) as repository:
         tree, checkout = take(project, repository, cache)
+        if checkout and checkout.top != project:
+            require_whole(checkout, tree, repository)
+        tree = with_dvc_of(pipeline, tree, repository)
         origin = {
             "source_commit": (checkout.head if checkout else "") or "none",
             "dirty": checkout.dirty if checkout else True,
         }
         commit = record(repository, tree, json.dumps(origin, sort_keys=True))
     return {"id": commit, "repository": str(repository), **origin}
+
+
+def require_whole(checkout: Checkout, tree: str, repository: Path) -> None:
+    """Refuse a directory of a repository whose pipelines need files beside it.
+
+    Raises:
+        RunnerError: the first of these.
+    """
+    project, top = checkout.project.resolve(), checkout.top.resolve()
+    words = ("ls-tree", "-r", "-z", "--name-only", tree)
+    for name in git("--git-dir", str(repository), *words).split("\0"):
+        if PurePosixPath(name).name != "dvc.yaml":
+            continue
+        for path in paths_in(project / name):
+            place = Path(os.path.normpath((project / name).parent / path))
+            if place.is_relative_to(top) and not place.is_relative_to(project):
+                raise RunnerError(f"{name} of {checkout.project} names {path}, {TAKE_ALL}")
+
+
+def paths_in(pipeline: Path) -> Iterator[str]:
+    """List the paths that a dvc.yaml names, from where it is, but for what is only known later."""
+    import yaml  # noqa: PLC0415 - of Ansible's own packages and of DVC's; few projects need it
+
+    try:
+        content = yaml.safe_load(pipeline.read_text())
+        stages = [*(content.get("stages") or {}).values()]
+    except (yaml.YAMLError, OSError, ValueError, AttributeError):
+        return  # DVC says it better
+    for stage in [{"vars": content.get("vars")}, *stages]:
+        body = stage.get("do", stage) if isinstance(stage, dict) else {}
+        place = str(body.get("wdir") or ".")
+        for entry in () if "$" in place else entries_of(body):
+            if "$" not in entry.partition("/")[0]:
+                yield os.path.normpath(f"{place}/{entry}")
+
+
+def entries_of(stage: Mapping[str, Any]) -> Iterator[str]:
+    """List the files that a stage of a dvc.yaml names, from its directory."""
+    for key in ("deps", "outs", "metrics", "plots", "vars", "params"):
+        said = stage.get(key)
+        for entry in said if isinstance(said, list) else ():
+            names = entry if isinstance(entry, dict) else [] if key == "params" else [entry]
+            yield from (str(name).partition(":")[0] for name in names)
 
 
 @contextmanager
@@ -187,6 +243,29 @@ def with_entries(tree: str, repository: Path, rows: Sequence[str]) -> str:
     git(*here, "read-tree", tree, env=index)
     git(*here, "update-index", "-z", "--index-info", env=index, given=zeros(rows))
     return git(*here, "write-tree", env=index)
+
+
+def dvc_place(pipeline: str, has: Callable[[str], bool]) -> str:
+    """Return the directory whose DVC settings a pipeline has; empty where that is the whole's."""
+    places = [str(place) for place in PurePosixPath(pipeline).parents if str(place) != "."]
+    return next((place for place in places if has(f"{place}/.dvc")), "")
+
+
+def with_dvc_of(pipeline: str, tree: str, repository: Path) -> str:
+    """Return a tree whose DVC settings are those of a pipeline's directory, where it has some."""
+    here = ("--git-dir", str(repository))
+    own = dvc_place(pipeline, lambda name: bool(git(*here, "ls-tree", tree, "--", name)))
+    if not own:
+        return tree
+    gone, moved = [], []
+    listing = ("ls-tree", "-r", "-z", tree, "--", ".dvc", f"{own}/.dvc")
+    for row in git(*here, *listing).split("\0"):
+        about, _, name = row.partition("\t")
+        gone += [f"0 {'0' * 40}\t{name}"] if name else []
+        if name.startswith(f"{own}/"):
+            mode, _, blob = about.split(" ")
+            moved.append(f"{mode} {blob}\t{name.removeprefix(f'{own}/')}")
+    return with_entries(tree, repository, [*gone, *moved])
 
 
 def with_content(tree: str, repository: Path, project: Path, checkout: Checkout | None) -> str:

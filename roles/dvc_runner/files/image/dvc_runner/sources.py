@@ -113,17 +113,35 @@ def folder_of(given: Mapping[str, Any], cache: Path) -> Path:
     """Return the directory of a project, which is brought below `cache` where git has it elsewhere.
 
     Raises:
-        RunnerError: it can not be brought.
+        RunnerError: it can not be brought, or has not the subdirectory that is named.
     """
     if not is_address(str(given["source"])) and not given.get("ref"):
-        return Path(str(given["source"])).expanduser()
-    return bring(source_of(given), cache)
+        return within(Path(str(given["source"])).expanduser(), given)
+    return within(bring(source_of(given), cache), given)
+
+
+def within(whole: Path, given: Mapping[str, Any]) -> Path:
+    """Return the project's directory of a source.
+
+    Raises:
+        RunnerError: it is not there, or not in the source.
+    """
+    name = str(given.get("subdirectory") or "")
+    if not name:
+        return whole
+    folder = whole / name
+    if not folder.is_dir() or not folder.resolve().is_relative_to(whole.resolve()):
+        raise RunnerError(
+            f"{source_of(given).address} has no directory {name}: correct the project's "
+            "subdirectory."
+        )
+    return folder
 
 
 def kept_folder_of(given: Mapping[str, Any], cache: Path) -> Path | None:
     """Return where a project that git has elsewhere was brought before, or None."""
     place = place_of(source_of(given), cache)
-    return place if (place / ".git/index").exists() else None
+    return within(place, given) if (place / ".git/index").exists() else None
 
 
 def place_of(source: Source, cache: Path) -> Path:

@@ -42,6 +42,8 @@ EDITABLE = {
     "pdm-backend": ("editables",),
     "scikit-build-core": ("cmake", "ninja"),
 }
+# what is nothing without the folder that it is in
+OF_A_FOLDER = (UV, POETRY, PYPROJECT, "setup.py")
 NOT_READ = ("Pipfile.lock", "Pipfile", "pdm.lock", "pylock.toml", "conda-lock.yml")
 
 
@@ -61,6 +63,34 @@ class Found:
     """Folders and archives of the project that are installed in the workspace."""
     files: list[str] = field(default_factory=list)
     """All that was read."""
+    below: str = "."
+    """The folder of the project that all of these paths are from."""
+
+
+def look_beside(project: Path, target: Target, named: str = "", pipeline: str = "") -> Found:
+    """Find the environment of a project, or of one pipeline of it.
+
+    Args:
+        project: its folder.
+        target: the Python that it is for.
+        named: as `look` takes it.
+        pipeline: the dvc.yaml that is run; what is in its folder, or in the nearest above it,
+            comes first. Empty for all of them.
+
+    Raises:
+        RunnerError: as `look` does.
+    """
+    path = Path(named)
+    if path.name in OF_A_FOLDER and not path.is_absolute():
+        found = look(project / path.parent, target, path.name)
+        found.below = str(path.parent)
+        return found
+    for place in () if named else Path(pipeline).parents:
+        found = look(project / place, target)
+        if found.source:
+            found.below = str(place)
+            return found
+    return look(project, target, named)
 
 
 def look(project: Path, target: Target, named: str = "") -> Found:
@@ -101,6 +131,17 @@ def candidates(project: Path, target: Target) -> Iterator[str]:
     if best := best_requirements(project, target):
         yield best
     yield from (PYPROJECT, "setup.py", *conda.NAMES)
+    if not any((project / name).is_file() for name in NOT_READ):
+        yield from only_one_below(project)
+
+
+def only_one_below(project: Path) -> Iterator[str]:
+    """Name the requirements.txt in a folder of the project, such as src, where it is alone."""
+    there = [
+        path for path in project.glob("*/requirements.txt") if not ASIDE.search(path.parent.name)
+    ]
+    if len(there) == 1:
+        yield str(there[0].relative_to(project))
 
 
 def read_one(  # noqa: PLR0911 - one for each kind

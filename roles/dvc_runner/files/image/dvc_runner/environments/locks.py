@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dvc_runner.environments.find import UV, Found, build_requirements, look
+from dvc_runner.environments.find import UV, Found, build_requirements, look_beside
 from dvc_runner.environments.requirement_files import (
     ARCHIVES,
     Requirements,
+    beside,
     joined,
     logical_lines,
     read_lines,
@@ -24,7 +25,7 @@ from dvc_runner.environments.requirement_files import (
 from dvc_runner.environments.target import Target
 from dvc_runner.environments.uv import uv
 from dvc_runner.git import RunnerError, try_git
-from dvc_runner.snapshot import listed
+from dvc_runner.snapshot import TAKE_ALL, listed
 from dvc_runner.state import digest
 
 # another number where the same files would give another lock
@@ -66,12 +67,14 @@ class Environment:
         return f"{self.source} for Python {self.python}{f', and {own}' if own else ''}."
 
 
-def environment_of(
+def environment_of(  # noqa: PLR0913 - what an entry may say
     project: Path,
     cache: Path,
     target: Target | None = None,
     named: str = "",
     system: Sequence[str] = (),
+    *,
+    pipeline: str = "",
 ) -> Environment:
     """Find and lock the environment of a project; a second time costs milliseconds and no network.
 
@@ -81,6 +84,7 @@ def environment_of(
         target: the Python of the image.
         named: the file that says it; empty for the most trusted of the project's.
         system: Debian packages that it needs.
+        pipeline: the dvc.yaml that is run, whose folder comes first; empty for all.
 
     Raises:
         RunnerError: it can not be had, in one sentence.
@@ -92,15 +96,16 @@ def environment_of(
             f"system_packages names {wrong!r}: a Debian package is lower-case letters, digits and "
             "+ . - (`apt-cache search` finds it)."
         )
-    found = look(project, target, named)
+    found = look_beside(project, target, named, pipeline)
+    place, source = project / found.below, source_of(found)
     key = digest(
-        *(RULES, target.python, target.machine, found.source, *sorted(set(system))),
-        *(part for name in found.files for part in (name, content(project / name))),
+        *(RULES, target.python, target.machine, source, *sorted(set(system))),
+        *(part for name in found.files for part in (name, content(place / name))),
     )
     folder = cache / "environments" / key
     new = not folder.exists()
     if new:
-        make(project, found, target, sorted(set(system)), folder)
+        make(place, found, target, sorted(set(system)), folder)
     return environment_at(folder, new)
 
 
@@ -125,8 +130,12 @@ def environment_asked(
     Raises:
         RunnerError: it can not be had, in one sentence.
     """
+    named, pipeline = (str(given.get(key) or "") for key in ("requirements", "pipeline"))
     system = tuple(given.get("system_packages") or ())
-    return environment_of(folder, cache, target, str(given.get("requirements") or ""), system)
+    made = environment_of(folder, cache, target, named, system, pipeline=pipeline)
+    if left := next((path for path in made.local if path.startswith("..")), ""):
+        raise RunnerError(f"{made.source} of {folder} asks for the package {left}, {TAKE_ALL}")
+    return made
 
 
 def content(path: Path) -> str:
@@ -134,13 +143,18 @@ def content(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def make(project: Path, found: Found, target: Target, system: list[str], folder: Path) -> None:
-    """Lock what was found, and keep what an image is built from in `folder`."""
+def source_of(found: Found) -> str:
+    """Return the file that says what is to be installed, from the project."""
+    return beside(found.below, found.source) if found.source else ""
+
+
+def make(place: Path, found: Found, target: Target, system: list[str], folder: Path) -> None:
+    """Lock what was found in a place of the project, and keep what an image is built from."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as part:
         work = Path(part)
-        lines = lock(project, found, target, work)
-        build = build_requirements(project, found.local)
+        lines = lock(place, found, target, work)
+        build = build_requirements(place, found.local)
         tools = Requirements()
         if build:
             tools = compiled(work, build, target, Found(source=f"What builds {found.source}"), work)
@@ -158,12 +172,12 @@ def make(project: Path, found: Found, target: Target, system: list[str], folder:
         made.mkdir()
         for name, text in texts.items():
             (made / name).write_text(text)
-        local = [without_extras(path) for path in found.local]
+        local = [beside(found.below, without_extras(path)) for path in found.local]
         told = {
             "digest": digest(target.python, target.machine, *installed, *local),
             "local": local,
             "python": target.python,
-            "source": found.source,
+            "source": source_of(found),
         }
         (made / "environment.json").write_text(json.dumps(told, indent=1, sort_keys=True))
         if not folder.exists():
@@ -172,7 +186,7 @@ def make(project: Path, found: Found, target: Target, system: list[str], folder:
 
 def kept(found: Found, lines: Requirements, target: Target) -> str:
     """Return a lock for the project to keep, where its requirements.txt had none."""
-    if found.locked or found.source != "requirements.txt":
+    if found.locked or source_of(found) != "requirements.txt":
         return ""
     local = [f"-e {path}" for path in found.local]
     title = f"# of requirements.txt, for Python {target.python} on Linux {target.machine}"

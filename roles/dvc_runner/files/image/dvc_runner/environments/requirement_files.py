@@ -26,6 +26,8 @@ CONDA = re.compile(r"[\w.-]+=[^=]")
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 # of Debian's own pip, which freezes a package that does not exist
 NO_PACKAGES = ("pkg-resources", "pkg_resources")
+# names on PyPI that only ever stood for another package, and refuse to be installed now
+STANDS_FOR = {"sklearn": "scikit-learn"}
 
 
 @dataclass
@@ -153,6 +155,9 @@ def add(found: Requirements, folder: str, line: str, file: str) -> None:
     elif is_local(where):
         path = where.removeprefix("file:").partition(";")[0].strip()
         found.local.append(beside(folder, path))
+    elif name_of(line) in STANDS_FOR:
+        _, marked, marker = line.partition(";")
+        found.packages.append(f"{STANDS_FOR[name_of(line)]}{marked}{marker}")
     else:
         found.packages.append(line)
 

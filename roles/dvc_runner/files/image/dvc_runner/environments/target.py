@@ -72,6 +72,6 @@ class Target:
         if not taken:
             raise RunnerError(
                 f"{file} asks for Python {wanted} and the image has {self.python}: widen it there, "
-                "or build the image on a Debian with another Python (bookworm has 3.11, trixie "
-                "3.13)."
+                "name another file (requirements of its entry), or build the image on a Debian "
+                "with another Python (bookworm has 3.11, trixie 3.13)."
             )
