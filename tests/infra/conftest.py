@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -19,6 +20,8 @@ from platform_verify import report
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SHARED_DATA = ROOT.parent / "shared" / "data" / "winequality-red.csv"
+# these share one platform; each other file has platforms of its own, so that two can run at once
+SHARING = {"test_clients", "test_playbooks", "test_projects", "test_verdict"}
 # what would answer for the user
 ASKED = ("CONFIRM", "KEEP_DATA", "IMAGES", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
 
@@ -102,6 +105,32 @@ def stack(name: str, first_port: int, directory: Path) -> Stack:
     inventory = directory / "inventory" / name
     new.write(inventory, ROOT / "inventory/local", {"platform_name": name, **variables})
     return Stack(name, variables, directory, str(inventory))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, on one worker, what shares a platform."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            name = item.path.stem
+            item.add_marker(pytest.mark.xdist_group("sharing" if name in SHARING else name))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def images(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where several workers test, let one build the images that all platforms start from."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    built = tmp_path_factory.getbasetemp().parent / "images"
+    with built.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if built.stat().st_size:
+            return
+        made = stack("mlops-images", 9230, tmp_path_factory.mktemp("images"))
+        try:
+            made.play("site.yml", "--skip-tags", "pipeline,verify")
+            lock.write("built")
+        finally:
+            made.destroy()
 
 
 @pytest.fixture(scope="session")
