@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from platform_inventory import new
 from platform_verify import report
@@ -107,12 +108,17 @@ def stack(name: str, first_port: int, directory: Path) -> Stack:
     return Stack(name, variables, directory, str(inventory))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, on one worker, what shares a platform."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            name = item.path.stem
-            item.add_marker(pytest.mark.xdist_group("sharing" if name in SHARING else name))
+class ByPlatform(LoadScopeScheduling):  # type: ignore[misc]  # its base is untyped
+    """Give each worker all tests of one platform at a time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = Path(nodeid.partition("::")[0]).stem
+        return "sharing" if name in SHARING else name
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByPlatform:
+    """Have tests shared out by the platforms that they need."""
+    return ByPlatform(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
