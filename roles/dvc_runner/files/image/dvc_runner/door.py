@@ -156,7 +156,7 @@ def start(at: Settings) -> None:
     """Start the run of a request, and see it in the queue before the next one comes."""
     (at.own / "pid").unlink(missing_ok=True)
     # through a shell that ends at once: init is to be its parent, for this one waits for nobody
-    run = [sys.executable, str(Path(__file__).parent), "run", at.asked]
+    run = [sys.executable, "-I", str(Path(__file__).parent), "run", at.asked]
     subprocess.run(["sh", "-c", '"$@" & ', "sh", *run], check=True, stdout=subprocess.DEVNULL)  # noqa: S603, S607
     deadline = time.monotonic() + PATIENCE
     while not is_alive(at.request) and not at.result.exists() and time.monotonic() < deadline:
