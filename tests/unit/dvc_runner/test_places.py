@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from dvc_runner import door
+from dvc_runner.git import RunnerError
 from dvc_runner.places import place
 from dvc_runner.settings import Settings, settings
 from dvc_runner.state import write_json
@@ -129,6 +131,27 @@ def test_what_nobody_serves_is_left_over_and_what_has_a_result_is_not(at: Settin
         os.utime(one.request, (number, number))
     write_json(replace(at, asked="a").result, {"ok": True})
     assert left_over(at) == ["b", "c"]
+
+
+def test_what_is_left_over_waits_for_a_store_and_a_server_that_start_with_the_host(
+    at: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = replace(at, workspace=(at.queue or Path()).parent, asked="a")
+    at.own.mkdir(parents=True)
+    write_json(at.request, {"params": {}, "force": True})
+    said: list[str] = []
+
+    def answers(name: str) -> None:
+        said.append(name)
+        if said.count(name) == 1:
+            raise RunnerError(f"{name} does not answer")
+
+    monkeypatch.setattr(door, "SECONDS", 0.01)
+    monkeypatch.setattr(door, "require_remote", lambda _: answers("store"))
+    monkeypatch.setattr(door, "run_is_tracked", lambda *_: answers("server"))
+    monkeypatch.setattr(door, "start", lambda one: said.append(one.asked))
+    door.serve_left_over(replace(at, asked=""))
+    assert said == ["store", "store", "server", "store", "server", "a"]
 
 
 @pytest.mark.processes

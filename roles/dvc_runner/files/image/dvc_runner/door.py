@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dvc_runner.git import RunnerError
+from dvc_runner.remote import require_remote
 from dvc_runner.settings import Settings
 from dvc_runner.state import write_json
+from dvc_runner.tracking import run_is_tracked
 from dvc_runner.turns import ask, came, cancel, cancel_all, is_alive, left_over, unanswered
 
 NAME = re.compile(r"[0-9a-f]{1,40}")
@@ -28,6 +30,7 @@ ASKED, CANCELLED = ".json", ".cancel"
 SECONDS = 1.0
 # a process that is asked for its turn is there by then, but for a machine that is very busy
 PATIENCE = 10.0
+STARTING = 180.0
 # each that is taken up is a process that waits for its turn; the others lie where they are
 MOST = 8
 GONE = "The run was cancelled before it began."
@@ -165,8 +168,25 @@ def start(at: Settings) -> None:
 
 def serve_left_over(at: Settings) -> None:
     """Take up the runs that were under way or waited when this container, or its host, stopped."""
-    for asked in left_over(at):
+    names = left_over(at)
+    if names or (at.inbox and lying(at.inbox)):
+        await_platform(at)
+    for asked in names:
         start(replace(at, asked=asked))
+
+
+def await_platform(at: Settings) -> None:
+    """Wait until the store and the tracking server answer: with the host they start all at once.
+
+    Where one never does, the run says so.
+    """
+    deadline = time.monotonic() + STARTING
+    while time.monotonic() < deadline:
+        with suppress(RunnerError):
+            require_remote(at)
+            run_is_tracked(at, "0")
+            return
+        time.sleep(SECONDS)
 
 
 def withdraw_all(at: Settings) -> dict[str, Any]:
