@@ -51,10 +51,15 @@ def listed(*filters: str) -> dict[str, str]:
     return {row[0] if NAMELESS in row else row[1]: row[0] for row in rows}
 
 
+def lines(*words: str) -> list[str]:
+    """Return what the docker client tells of things; of what is gone meanwhile it tells nothing."""
+    return try_docker(*words).stdout.splitlines()
+
+
 def unused(prefix: str, keep: set[str]) -> dict[str, str]:
     """Map each image of ours that no container has and that is not to stay to its id."""
     containers = docker("ps", "--all", "--quiet", "--no-trunc")
-    used = set(docker("inspect", "--format", "{{.Image}}", *containers)) if containers else set()
+    used = set(lines("inspect", "--format", "{{.Image}}", *containers)) if containers else set()
     named = listed("label=mlops.image").items()
     ours = {name: one for name, one in named if name.startswith(f"{prefix}/")}
     ours |= listed("label=mlops.stage", "dangling=true")
@@ -68,9 +73,11 @@ def layers(image: str) -> dict[tuple[str, ...], int]:
 
     Imported images say of their one step when it was only: their first layer tells them apart.
     """
-    found = docker("inspect", "--format", '{{join .RootFS.Layers " "}}', image)
+    found = lines("inspect", "--format", '{{join .RootFS.Layers " "}}', image)
     form = "{{.CreatedAt}} {{.CreatedBy}}\t{{.Size}}"
-    rows = docker("history", "--no-trunc", "--human=false", "--format", form, image)
+    rows = lines("history", "--no-trunc", "--human=false", "--format", form, image)
+    if not found or not rows:
+        return {}
     steps = [row.rpartition("\t")[::2] for row in reversed(rows)]
     path = (found[0].partition(" ")[0], *(step for step, _ in steps))
     return {path[: at + 2]: int(size) for at, (_, size) in enumerate(steps)}

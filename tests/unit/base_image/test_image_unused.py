@@ -96,6 +96,15 @@ def test_layers_count_once_and_only_where_no_image_that_stays_has_them(
     assert answer["freed_mb"] == (100 + 20 + 30 + 7) * 10**6 // MIB + 3 + 5
 
 
+def test_an_image_that_goes_away_meanwhile_stops_nothing(
+    place: Path, run_module: RunModule
+) -> None:
+    (place / "history-web-older").unlink()
+    answer = run_module(MODULE, check=True, **options(place))
+    assert answer["removed"][: len(GOES)] == GOES
+    assert answer["freed_mb"] == (100 + 20 + 7) * 10**6 // MIB + 3 + 5
+
+
 def test_check_mode_tells_the_same_and_removes_nothing(place: Path, run_module: RunModule) -> None:
     told = run_module(MODULE, check=True, **options(place))
     assert not (place / "removed").exists()
