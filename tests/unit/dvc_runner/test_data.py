@@ -14,11 +14,14 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dvc_runner.data import nowhere
 from dvc_runner.handover import cache_of, names_of_data
+from dvc_runner.settings import settings
 
 from .conftest import DVC, World, git
 
@@ -366,6 +369,14 @@ def test_data_that_is_nowhere_is_named_with_where_it_was_looked_for(world: World
     assert str(world.remote) in said
     assert "nor a remote of the project's own, for it has none" in said
     assert json.loads((world.work / "result.json").read_text())["ok"] is False
+
+
+def test_where_dvc_says_nothing_of_data_that_is_nowhere_it_is_not_quoted(tmp_path: Path) -> None:
+    at = settings({"RUNNER_WORKSPACE": str(tmp_path)})
+    stage = SimpleNamespace(path=at.project / "far.csv.dvc", is_import=True, deps=["far away"])
+    out = SimpleNamespace(fs_path=at.project / "far.csv", stage=stage, hash_info=None)
+    assert "DVC says: no such host. Push" in nowhere(at, [out], "no such host.")
+    assert "nor far away. Push it" in nowhere(at, [out], "Everything is up to date.")
 
 
 def test_a_password_in_the_address_of_data_that_is_nowhere_is_written_nowhere(world: World) -> None:

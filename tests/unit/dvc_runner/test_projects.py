@@ -507,6 +507,14 @@ def test_what_a_dvc_yaml_says_holds_here(world: World) -> None:
         assert "Stage 'each@a' didn't change" in said
 
 
+def test_an_output_lies_in_a_directory_that_git_ignores_as_in_a_checkout(world: World) -> None:
+    stage = "stages: {a: {cmd: echo 1 > data/deep/a.txt, outs: [data/deep/a.txt]}}\n"
+    committed_to(world, dvc__yaml=stage, __gitignore="/data\n")
+    world.run()
+    assert (world.work / "project/data/deep/a.txt").read_text() == "1\n"
+    assert len(world.objects()) == 1
+
+
 def test_a_stage_that_always_runs_does_so_at_every_request_and_no_other(world: World) -> None:
     as_written(world, AS_WRITTEN + ALWAYS)
     world.run()

@@ -9,7 +9,7 @@ from typing import Any
 
 from dvc_runner.git import RunnerError, without_passwords
 from dvc_runner.handover import put_in
-from dvc_runner.outputs import REMOTE, opened
+from dvc_runner.outputs import REMOTE, make_places, opened
 from dvc_runner.settings import Settings
 
 
@@ -37,6 +37,7 @@ def bring_data(
     """
     put_in(at, handed)
     with opened(at.project) as repo:
+        make_places(repo)
         wanted = data_in(repo, pipeline)
         pull(repo, wanted)
         absent = [relative(out, at) for out in wanted if lacking([out])]
@@ -131,10 +132,12 @@ def nowhere(at: Settings, outs: list[Any], said: str) -> str:
     more = f" and {len(outs) - 1} more of the project's data" if len(outs) > 1 else ""
     absent = [each.value for each in lacking([out]) if each]
     file = os.path.relpath(out.stage.path, at.project)
+    # so it says, too, of an import from a repository that can not be reached
+    told = "" if said.startswith("Everything is up to date") else f"DVC says: {said} "
     return without_passwords(
         f"{relative(out, at)}{more} is not to be had: {file} names md5 {(absent or ['none'])[0]}, "
         f"which neither the checkout's cache has, nor {at.remote_url}, nor {theirs(out)}. "
-        f"DVC says: {said} Push it with `dvc push`, or give what that place asks for as the "
+        f"{told}Push it with `dvc push`, or give what that place asks for as the "
         "project's dvc_config."
     )
 

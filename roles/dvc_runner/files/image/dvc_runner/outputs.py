@@ -155,6 +155,18 @@ def outputs_of(project: Path) -> list[Output]:
         return outputs_in(repo)
 
 
+def make_places(repo: Any) -> None:  # noqa: ANN401 - DVC ships no types
+    """Make the directories that outputs of an opened project lie in.
+
+    `dvc stage add` and an earlier run left them in a checkout; git, where they are ignored, did not
+    take them along.
+    """
+    for out in outputs_in(repo):
+        if out.inside:
+            with suppress(OSError):  # a stage says better what is in its way
+                (Path(repo.root_dir) / out.path).parent.mkdir(parents=True, exist_ok=True)
+
+
 def ignore_in_git(project: Path) -> list[Output]:
     """Have .gitignore name every output that DVC keeps; lists the outputs.
 
