@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 from tests.infra.conftest import BIN, ROOT, Stack
-from tests.infra.faults_support import Gate, commit_all, docker, gate, wait_for
+from tests.infra.faults_support import Gate, commit_all, docker, gate, git, wait_for
+
+from platform_verify import report
 
 SECRET = "a-key-that-nobody-reads-42"  # noqa: S105 - of a stage of this test
 UNJUDGED = ("--skip-tags", "verify")
@@ -37,10 +40,10 @@ def entries() -> dict[str, Any]:
     return dict(json.loads(here))
 
 
-def made(platform: Stack, project: str) -> str:
+def made(platform: Stack, project: str, name: str = "made.txt") -> str:
     """What a project's stage made."""
     runner = platform.container(f"dvc-runner-{project}")
-    return docker("exec", runner, "cat", "/workspace/project/made.txt")
+    return docker("exec", runner, "cat", f"/workspace/project/{name}")
 
 
 @pytest.fixture
@@ -231,3 +234,43 @@ def test_another_container_asks_for_a_run_follows_it_and_reads_its_result(beside
     code, judged, text = beside.verify("-e", "dvc_runner_api=yes")
     assert code == 0, text
     assert "The runners' API is for who has its token" in {check.name for check in judged.checks}
+
+
+# what is to be told of each project of tests/projects
+TOLD: dict[str, dict[str, Any]] = {
+    "stages": {},
+    "layout": {"environment": {"PYTHONPATH": ".", "WHO": "me"}},
+    "monorepo": {"pipeline": "churn/dvc.yaml"},
+}
+
+
+def own_projects(at: Path) -> dict[str, Any]:
+    """Copy tests/projects, each a repository of its own; returns their entries."""
+    shutil.copytree(ROOT / "tests/projects", at)
+    at.parent.chmod(0o755)
+    git("init", "--quiet", at=at / "layout")
+    (at / "layout/data").mkdir()
+    (at / "layout/data/in.csv").write_text("a,b\n1,2\n")
+    subprocess.run([BIN / "dvc", "add", "--quiet", "data/in.csv"], cwd=at / "layout", check=True)
+    for name in TOLD:
+        commit_all(at / name)
+    return {name: {"source": str(at / name), "memory": "512m", **TOLD[name]} for name in TOLD}
+
+
+def test_what_a_project_may_be_runs_as_it_is_and_the_verdict_holds_for_each(
+    beside: Stack, tmp_path: Path
+) -> None:
+    at = tmp_path / "projects"
+    given = {"dvc_runner_projects": own_projects(at), "dvc_runner_data": ""}
+    beside.play("site.yml", **given)
+    judged = report.read(beside.verdict_path)
+    assert judged is not None
+    held = {check.name for check in judged.checks if check.ok}
+    for name in TOLD:
+        assert f"A fresh clone can pull everything ({name})" in held
+        assert f"MLflow has the run, with its lineage ({name})" in held
+    assert made(beside, "stages", "cross/2-b.txt") == "b"
+    assert made(beside, "stages", "still.txt") == "kept"
+    assert made(beside, "layout", "out/model.txt") == "0.5 3 2"
+    assert made(beside, "layout", "reports/count.txt") == "3 me"
+    assert made(beside, "monorepo", "churn/made.txt") == "own 1.17.0\ncommon"
