@@ -53,7 +53,8 @@ def listed(*filters: str) -> dict[str, str]:
 
 def lines(*words: str) -> list[str]:
     """Return what the docker client tells of things; of what is gone meanwhile it tells nothing."""
-    return try_docker(*words).stdout.splitlines()
+    said: str = try_docker(*words).stdout
+    return said.splitlines()
 
 
 def unused(prefix: str, keep: set[str]) -> dict[str, str]:
