@@ -18,6 +18,8 @@ from ansible.plugins.action import ActionBase
 sys.path.insert(0, str(Path(__file__).parent))
 from dvc_pipeline import explained, told  # Ansible loads plugins by file, not by package
 
+from dvc_runner.git import without_passwords
+
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
     """Arguments: projects (as the filter dvc_runner_listed returns them)."""
@@ -45,7 +47,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         if one.get("ref") or not project.is_dir():
             at = f" at {one['ref']}" if one.get("ref") else ""
             raise AnsibleActionFail(
-                f"{one['name']} is taken from {one['source']}{at}, which is no checkout here: "
+                f"{one['name']} is taken from {without_passwords(one['source'])}{at}, which is no "
+                "checkout here: "
                 "results can be saved into a checkout only."
             )
         project = project / str(one.get("subdirectory") or "")

@@ -11,6 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "files" / "image"))
+from dvc_runner.git import without_passwords
 from dvc_runner.sources import is_address
 
 IMAGE = Path(__file__).parent.parent / "files" / "image"
@@ -113,7 +114,8 @@ def ad_hoc_name(asked: str, known: Iterable[str]) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:30].rstrip("-")
     if not NAME.match(name) or name in known:
         raise AnsibleFilterError(
-            f"dvc_runner_project {asked} gives no name of its own ({name or 'nothing'} is "
+            f"dvc_runner_project {without_passwords(asked)} gives no name of its own "
+            f"({name or 'nothing'} is "
             f"{'in dvc_runner_projects already' if name in known else 'none'}): give it an entry "
             "in dvc_runner_projects."
         )

@@ -21,7 +21,9 @@ ANYBODYS = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
 # set by git for its hooks, and meant for the repository that the hook is of
 ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 
-PASSWORD = re.compile(r"(://[^/@\s:]*):[^/@\s]+@")
+LOGIN = re.compile(r"\b([a-z][a-z0-9+.-]*)://([^/@\s:]*)(:[^/@\s]*)?@")
+# what stands for a password where a token is the user
+NO_PASSWORD = ("", ":", ":x-oauth-basic")
 
 
 class RunnerError(Exception):
@@ -34,8 +36,16 @@ class TimeLimitError(BaseException):
 
 
 def without_passwords(text: str) -> str:
-    """Take the passwords out of the addresses in a text."""
-    return PASSWORD.sub(r"\1:***@", text)
+    """Take the passwords, and tokens that are there as users, out of the addresses in a text."""
+    return LOGIN.sub(hidden, text)
+
+
+def hidden(found: re.Match[str]) -> str:
+    """Spell the start of an address without its secret."""
+    scheme, user, password = found[1], found[2], found[3] or ""
+    if password in NO_PASSWORD:
+        return f"{scheme}://{'***' if scheme in ('http', 'https') else user}@"
+    return f"{scheme}://{user}:***@"
 
 
 def git(

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvc_runner.git import RunnerError, forget_dead_git_locks, git, try_git
+from dvc_runner.git import RunnerError, forget_dead_git_locks, git, try_git, without_passwords
 
 # a server that accepts and never speaks is given up by git itself, or else by the clock
 ASK_SECONDS = 60.0
@@ -267,7 +267,7 @@ def explained(source: Source, said: str) -> str:
     token = "the project's token" if password else "a visitor without a token"
     key = "the project's ssh_key" if source.ssh_key else "this machine's own SSH keys"
     host_key = "is not the one named in host_key" if source.host_key else "is not known here"
-    last = said.strip().rpartition("\n")[2]
+    last = without_passwords(said.strip().rpartition("\n")[2])
     sentences = {
         WRONG_HOST_KEY: f"The host key of {source.host}, which has {named}, {host_key}: compare "
         "`ssh-keyscan` of that host with what its owner publishes, and set the project's host_key.",
@@ -283,7 +283,7 @@ def explained(source: Source, said: str) -> str:
     for pattern, sentence in sentences.items():
         if re.search(pattern, said):
             return sentence
-    return f"{named}: {' '.join(said.split())}"
+    return without_passwords(f"{named}: {' '.join(said.split())}")
 
 
 @contextmanager
