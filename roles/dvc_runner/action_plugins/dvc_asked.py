@@ -14,7 +14,9 @@ from ansible.utils.display import Display
 
 sys.path.insert(0, str(Path(__file__).parent))
 from dvc_pipeline import ActionModule as Pipeline  # Ansible loads plugins by file, not by package
-from dvc_pipeline import explained, runner, told, words
+from dvc_pipeline import explained, runner, seconds, told, words
+
+from dvc_runner.git import RunnerError
 
 
 class ActionModule(Pipeline):
@@ -37,6 +39,8 @@ class ActionModule(Pipeline):
         for one in self._task.args["projects"]:
             name, container = one["name"], one["container"]
             asked = words(self._task.args["words"])
+            if asked[:1] == ["reproduce"]:
+                asked += ["--timeout", limit(one)]
             reply = self._on_host(shlex.join([*runner(container), *asked]))
             text, answers[name] = split(reply["stdout"])
             if reply["rc"] and not text:
@@ -47,6 +51,14 @@ class ActionModule(Pipeline):
         if errors:
             raise AnsibleActionFail(told(errors))
         return result | {"changed": False, "answers": answers}
+
+
+def limit(one: Mapping[str, Any]) -> str:
+    """Return the seconds that a run of a project may take."""
+    try:
+        return str(seconds(one["timeout"]))
+    except RunnerError as error:
+        raise AnsibleActionFail(f"{one['name']}: {error}") from error
 
 
 def split(said: str) -> tuple[str, Any]:

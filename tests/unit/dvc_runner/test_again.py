@@ -31,7 +31,7 @@ stages:
   last:
     cmd: >-
       cat sub/made/* given.csv > last.txt; printf '{"n":1}' > m.json;
-      if [ -f /TMP/fail ]; then exit 5; fi
+      if [ -f /TMP/fail ]; then exit 5; fi; if [ -f /TMP/slow ]; then sleep 60; fi
     deps: [sub/made]
     outs: [last.txt]
     metrics: [{m.json: {cache: false}}]
@@ -133,6 +133,16 @@ def test_a_run_is_made_again_of_the_pipeline_that_it_was_of(world: World) -> Non
     world.run("--pipeline", "dvc.yaml")
     assert answer(world, "reproduce", str(len(answer(world, "history"))))["same"]
     assert runs(settings(world.environment()))[-1]["pipeline"] == "dvc.yaml"
+
+
+def test_a_run_again_ends_at_the_projects_limit_of_time(world: World, tmp_path: Path) -> None:
+    before = workspace(world)
+    (tmp_path / "slow").touch()
+    done = world.call("reproduce", "1", "--timeout", "5")
+    assert done.returncode == 1
+    assert "Run 1 could not be made again within dvc_runner_timeout, 5 seconds" in done.stderr
+    assert workspace(world) == before
+    assert not list(world.work.glob("again-*"))
 
 
 def test_a_run_again_waits_for_a_place_of_the_platform(world: World) -> None:

@@ -13,11 +13,14 @@ from ansible.utils.display import Display
 from tests.unit.conftest import load
 
 asked: Any = load("dvc_runner/action_plugins/dvc_asked.py")
-PROJECTS = [{"name": name, "container": f"lab-dvc-runner-{name}"} for name in ("one", "two")]
+PROJECTS = [
+    {"name": name, "container": f"lab-dvc-runner-{name}", "timeout": 90} for name in ("one", "two")
+]
 ANSWERS = {
     "one": {"rc": 0, "stdout": '{"text": "run 3, all well", "runs": 3}\n', "stderr": ""},
     "two": {"rc": 1, "stdout": "", "stderr": "Error: No such container: lab-dvc-runner-two\n"},
 }
+commands: list[str] = []
 
 
 @pytest.fixture
@@ -33,7 +36,10 @@ def ask(check: bool = False, **given: object) -> dict[str, Any]:
     """Ask both projects."""
     it: Any = object.__new__(asked.ActionModule)
     it._task = SimpleNamespace(args={"projects": PROJECTS, **given}, check_mode=check)
-    it._on_host = lambda command: ANSWERS[command.split()[2].rpartition("-")[2]]
+    commands.clear()
+    it._on_host = lambda command: (
+        commands.append(command) or ANSWERS[command.split()[2].rpartition("-")[2]]
+    )
     found: dict[str, Any] = it.run()
     return found
 
@@ -51,6 +57,14 @@ def test_who_asks_for_more_than_a_look_is_told_that_a_runner_is_not_there(
     with pytest.raises(AnsibleActionFail, match="lab-dvc-runner-two is not there"):
         ask(words=["reproduce", "3"])
     assert len(shown) == 2
+
+
+def test_what_runs_a_project_again_has_its_limit_of_time(shown: list[str]) -> None:
+    assert ask(words=["reproduce", "3"], projects=PROJECTS[:1])["answers"]["one"]["runs"] == 3
+    assert commands == ["docker exec lab-dvc-runner-one dvc_runner reproduce 3 --timeout 90"]
+    with pytest.raises(AnsibleActionFail, match="dvc_runner_timeout is '6h'"):
+        ask(words=["reproduce", "3"], projects=[{**PROJECTS[0], "timeout": "6h"}])
+    assert len(shown) == 1
 
 
 def test_in_check_mode_nothing_is_asked_that_may_run(shown: list[str]) -> None:

@@ -15,9 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 from dvc_runner.data import bring_data
-from dvc_runner.git import RunnerError, git
+from dvc_runner.git import RunnerError, TimeLimitError, git
 from dvc_runner.history import runs
 from dvc_runner.installed import installed
+from dvc_runner.limits import time_limit
 from dvc_runner.lock import is_running, only_run
 from dvc_runner.outputs import opened, outputs_at, outputs_of
 from dvc_runner.overrides import apply, table
@@ -150,18 +151,31 @@ def thrown_away(at: Settings, commit: str) -> Iterator[Settings]:
         shutil.rmtree(at.workspace / name, ignore_errors=True)
 
 
-def reproduce(at: Settings, name: str) -> dict[str, Any]:
+def reproduce(at: Settings, name: str, seconds: int) -> dict[str, Any]:
     """Run every stage of an earlier run again, in a copy, and compare what comes out.
 
+    Args:
+        at: the settings.
+        name: of the run, as `run_named` takes it.
+        seconds: how long it may take once it has a place; 0 is no limit.
+
     Raises:
-        RunnerError: the run is not known, its data are nowhere, or a stage failed.
+        RunnerError: the run is not known, its data are nowhere, a stage failed or took too long.
     """
     run = run_named(at, name)
-    with (
-        only_run(at),
-        place(at, lambda line: say(at, line)),
-        thrown_away(at, run["commit"]) as here,
-    ):
+    try:
+        with only_run(at), place(at, lambda line: say(at, line)), time_limit(seconds):
+            return made_again(at, run)
+    except TimeLimitError as error:
+        raise RunnerError(
+            f"Run {run['number']} could not be made again within dvc_runner_timeout, {seconds} "
+            "seconds: give it more, or 0 for no limit. The workspace is as it was."
+        ) from error
+
+
+def made_again(at: Settings, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Run every stage of a run in a copy, and compare."""
+    with thrown_away(at, run["commit"]) as here:
         note_began(at)
         with opened(at.project) as repo:
             before = {out.path: out.md5 for out in outputs_at(repo, run["commit"])}

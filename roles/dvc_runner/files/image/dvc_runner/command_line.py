@@ -63,11 +63,13 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "diff", help="what differs between the last two runs, or those of two numbers: JSON"
     ).add_argument("runs", type=int, nargs="*")
-    commands.add_parser(
+    again = commands.add_parser(
         "reproduce",
         help="run all of an earlier run again, in a copy, and compare: a table, then JSON;\n"
         "exit code 0 where every output has the same md5, 2 where one has another",
-    ).add_argument("run", help="its number, or the id of its MLflow run")
+    )
+    again.add_argument("run", help="its number, or the id of its MLflow run")
+    again.add_argument("--timeout", type=count, default=0, help="seconds it may take; 0 for any")
     by_hand = commands.add_parser("shell", help="a shell, or a command, in the place of a stage")
     by_hand.add_argument("--failed", action="store_true", help="in what the last run failed with")
     by_hand.add_argument("--stage", default="", help="as DVC calls it")
@@ -113,9 +115,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def count(text: str) -> int:
-    """Take a number of runs."""
+    """Take a number of something."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs: give 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number: give 0 or more")
     return int(text)
 
 
@@ -171,7 +173,7 @@ def dispatch(arguments: argparse.Namespace, at: Settings) -> int:
         case "run":
             return serve(at)
         case "reproduce":
-            found = reproduce(at, arguments.run)
+            found = reproduce(at, arguments.run, arguments.timeout)
             print(f"{found['table']}\n{json.dumps(found)}")
             return 0 if found["same"] else 2
         case "shell":
