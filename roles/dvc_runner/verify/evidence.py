@@ -449,6 +449,7 @@ def wanted(row: Mapping[str, Any]) -> set[str]:
 
 def of_clone(_given: Mapping[str, Any]) -> Json:
     """Read what a fresh clone can pull."""
+    as_the_remote()
     return gather({"pull": pull})
 
 

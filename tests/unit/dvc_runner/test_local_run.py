@@ -355,7 +355,7 @@ def test_after_a_failed_push_a_refusal_leaves_the_last_good_run_in_force(
     before = json.loads((world.work / "state.json").read_text())
     with unwritable(world.remote):
         done = world.call("local", str(world.project), *unpushed)
-        assert "dvc push to" in done.stderr
+        assert "failed three times: dvc push ended with code" in done.stderr
     done = world.call("local", str(world.project), *bad)
     assert "The last good run stays in force: data mine.txt" in done.stderr
     assert json.loads((world.work / "state.json").read_text()) == before
@@ -475,7 +475,7 @@ def test_a_remote_that_can_not_be_written_ends_with_its_name_and_keeps_the_outpu
     world.remote.write_text("a file where a directory is wanted")
     done = world.call("local", str(world.project), "--param", "params.yaml:factor=3")
     assert done.returncode == 1
-    assert f"dvc push to {world.remote} ended with code" in done.stderr
+    assert f"The push to {world.remote} failed three times: dvc push ended with" in done.stderr
     world.remote.unlink()
     said = world.run("--param", "params.yaml:factor=3")
     assert "doubling" not in said

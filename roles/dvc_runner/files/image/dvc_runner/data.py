@@ -9,8 +9,10 @@ from typing import Any
 
 from dvc_runner.git import RunnerError, without_passwords
 from dvc_runner.handover import put_in
-from dvc_runner.outputs import REMOTE, make_places, opened
+from dvc_runner.outputs import REMOTE, key_of, make_places, opened
+from dvc_runner.remote import as_remote
 from dvc_runner.settings import Settings
+from dvc_runner.transfer import bring, is_direct
 
 
 def bring_data(
@@ -39,7 +41,7 @@ def bring_data(
     with opened(at.project) as repo:
         make_places(repo)
         wanted = data_in(repo, pipeline)
-        pull(repo, wanted)
+        pull(at, repo, wanted)
         absent = [relative(out, at) for out in wanted if lacking([out])]
     if absent:
         dvc("fetch", *absent)
@@ -95,18 +97,25 @@ def lacking(outs: Iterable[Any]) -> list[Any]:
     return absent
 
 
-def pull(repo: Any, outs: list[Any]) -> None:  # noqa: ANN401 - as above
-    """Bring into the cache what it lacks and the platform's remote has."""
+def pull(at: Settings, repo: Any, outs: list[Any]) -> None:  # noqa: ANN401 - as above
+    """Bring into the cache what it lacks and the platform's remote has.
+
+    Raises:
+        RunnerError: that refuses, or does not answer, or one of its objects is another one's.
+    """
     from dvc.exceptions import DvcException  # noqa: PLC0415 - takes a second
 
     for _ in range(2):  # a directory's list, then what of its files was there before and is gone
         absent = {each for each in lacking(outs) if each}
-        if not absent:
-            return
-        try:
-            repo.cloud.pull(absent, remote=REMOTE)
-        except (DvcException, FileNotFoundError):
-            return
+        direct = {each for each in absent if is_direct(at) and each.name == "md5"}
+        cache = repo.cache.local
+        bring(at, {key_of(it.value): Path(cache.oid_to_path(it.value)) for it in direct})
+        if absent := absent - direct:
+            try:
+                with as_remote(at):
+                    repo.cloud.pull(absent, remote=REMOTE)
+            except (DvcException, FileNotFoundError):
+                return
 
 
 def download(out: Any) -> None:  # noqa: ANN401 - as above

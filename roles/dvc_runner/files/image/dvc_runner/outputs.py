@@ -122,8 +122,12 @@ def objects_of(out: Any) -> Iterator[str]:  # noqa: ANN401 - as above
     names = [out.hash_info.value]
     if out.hash_info.isdir:
         names += [entry.value for _, _, entry in out.get_obj() or ()]
-    for name in names:
-        yield f"{place}{name[:2]}/{name[2:]}"
+    yield from (key_of(name, place) for name in names)
+
+
+def key_of(name: str, place: str = MD5) -> str:
+    """Return the key of the object of a hash."""
+    return f"{place}{name[:2]}/{name[2:]}"
 
 
 def push_objects(project: Path, keys: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ from dvc_runner.git import git
 from dvc_runner.history import REFS, runs
 from dvc_runner.lock import only_run
 from dvc_runner.outputs import REMOTE, opened
+from dvc_runner.remote import as_remote
 from dvc_runner.settings import Settings
 from dvc_runner.state import read_json, write_json
 
@@ -34,7 +35,7 @@ def prune(at: Settings, keep: int | None, remote: bool, remove: bool) -> dict[st
     if not known:
         none = {"kept": [], "dropped": [], "cache": sizes([]), "removed": False}
         return {**none, "text": "No run has ended well here yet: nothing is removed."}
-    with only_run(at), opened(at.project) as repo:
+    with only_run(at), opened(at.project) as repo, as_remote(at):
         last = known if keep is None else known[max(0, len(known) - keep) :]
         kept = [run for run in known if run in last or run["run"] == state.get("run")]
         dropped = [run for run in known if run not in kept]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import configparser
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from dvc_runner.settings import Settings
 
 REGION = "us-east-1"  # a store that is not AWS takes any
 BY_NAME = 100
+NOT_FOUND = 404
 
 
 def missing_in_remote(at: Settings, keys: Iterable[str]) -> list[str]:
@@ -57,26 +58,38 @@ def require_remote(at: Settings) -> None:
 
 def s3_of(at: Settings) -> tuple[Any, str, str]:
     """Return a client of the remote, its bucket and the prefix of its keys."""
+    with as_remote(at):
+        client = session_of(at).create_client(
+            "s3", region_name=REGION, endpoint_url=at.remote_endpoint or None
+        )
+    return client, *place_of(at)
+
+
+def place_of(at: Settings) -> tuple[str, str]:
+    """Return the bucket of the remote and the prefix of its keys."""
+    bucket, _, prefix = at.remote_url.removeprefix("s3://").partition("/")
+    return bucket, prefix
+
+
+def session_of(at: Settings) -> Any:  # noqa: ANN401 - botocore ships no types
+    """Return what clients of the remote are made by, to be asked `as_remote`."""
     import botocore.session  # noqa: PLC0415 - comes with dvc-s3, and takes a while
 
-    bucket, _, prefix = at.remote_url.removeprefix("s3://").partition("/")
-    given = s3_settings(at)
-    with without_aws() if "access_key_id" in given else nullcontext():
-        client = botocore.session.get_session().create_client(
-            "s3",
-            region_name=given["region"],
-            endpoint_url=at.remote_endpoint or None,
-            aws_access_key_id=given.get("access_key_id"),
-            aws_secret_access_key=given.get("secret_access_key"),
-        )
-    return client, bucket, prefix
+    session, given = botocore.session.get_session(), s3_settings(at)
+    if "access_key_id" in given:
+        session.set_credentials(given["access_key_id"], given.get("secret_access_key"))
+    return session
 
 
 @contextmanager
-def without_aws() -> Iterator[None]:
-    """Hide what a project's own variables say to AWS's clients, but for whom they trust."""
+def as_remote(at: Settings) -> Iterator[None]:
+    """Hide what a project's own variables say to AWS's clients, where the remote has its own keys.
+
+    Whom they trust is said to all of them.
+    """
+    own = "access_key_id" in s3_settings(at)
     names = [name for name in os.environ if name.startswith("AWS_") and name != "AWS_CA_BUNDLE"]
-    theirs = {name: os.environ.pop(name) for name in names}
+    theirs = {name: os.environ.pop(name) for name in names if own}
     try:
         yield
     finally:
@@ -101,26 +114,36 @@ def found(at: Settings, call: Callable[..., Any], **words: str | int) -> bool:
     """Ask S3 for something; False where it is not there, RunnerError where none may know."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as above
 
-    place = f"Bucket {words['Bucket']} at {at.remote_endpoint or 'AWS'}"
+    bucket = str(words["Bucket"])
     try:
         call(**words)
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        if status == 404:  # noqa: PLR2004 - HTTP's own number
+        if status == NOT_FOUND:
             return False
-        said = error.response["Error"]
-        step = (
-            "set dvc_runner_s3_access_key and dvc_runner_s3_secret_key to a key that may list, "
-            "read and write it"
-            if status in (401, 403)
-            else "see its server's log, and run again"
-        )
-        raise RunnerError(
-            f"{place} refuses ({said['Code']}: {said.get('Message', '')}): {step}."
-        ) from error
+        raise refused(at, bucket, status, error.response["Error"]) from error
     except BotoCoreError as error:
-        raise RunnerError(
-            f"{place} does not answer ({error}): start it, or correct dvc_runner_s3_endpoint, "
-            "and run again."
-        ) from error
+        raise silent(at, bucket, error) from error
     return True
+
+
+def refused(at: Settings, bucket: str, status: int, said: Mapping[str, str]) -> RunnerError:
+    """Say that the store does not do what it is asked, and why."""
+    step = (
+        "set dvc_runner_s3_access_key and dvc_runner_s3_secret_key to a key that may list, "
+        "read and write it"
+        if status in (401, 403)
+        else "see its server's log, and run again"
+    )
+    return RunnerError(
+        f"Bucket {bucket} at {at.remote_endpoint or 'AWS'} refuses "
+        f"({said['Code']}: {said.get('Message', '')}): {step}."
+    )
+
+
+def silent(at: Settings, bucket: str, error: Exception) -> RunnerError:
+    """Say that the store does not answer."""
+    return RunnerError(
+        f"Bucket {bucket} at {at.remote_endpoint or 'AWS'} does not answer ({error}): start it, "
+        "or correct dvc_runner_s3_endpoint, and run again."
+    )

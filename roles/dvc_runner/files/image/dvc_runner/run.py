@@ -34,7 +34,6 @@ from dvc_runner.outputs import (
     always_run,
     ignore_in_git,
     outputs_of,
-    push_objects,
     shown,
 )
 from dvc_runner.overrides import apply, combinations, names_of, one_run, table
@@ -54,6 +53,7 @@ from dvc_runner.state import (
 )
 from dvc_runner.status import stage_that_failed
 from dvc_runner.tracking import flat, note_run, now, stage_environment, tell
+from dvc_runner.transfer import is_direct, store
 from dvc_runner.turns import cancellable, is_alive, turn
 from dvc_runner.workspace import (
     check_out,
@@ -136,15 +136,7 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     # the pipeline took these data: all that can be missing now is their way to the remote
     progress = {**state, **made_of, "done": False, "good": good}
     write_json(at.state, progress)
-    for pause in (2, 4, 0):
-        if not (code := stream([at.dvc, "push", "--remote", REMOTE], at, {})):
-            break
-        time.sleep(pause)
-    else:
-        raise RunnerError(
-            f"dvc push to {at.remote_url} ended with code {code} three times. The outputs are kept "
-            "in the workspace: run again when the remote answers, and only what it lacks is pushed."
-        )
+    push(at)
     outputs = ignore_in_git(at.project)
     record(at, made_of["snapshot"], outputs, [*made_of["params"], *names_of(made_of["set"])])
     pushed = require_stored(at, outputs)
@@ -274,6 +266,38 @@ def changed_here(at: Settings) -> list[str]:
     return [line.strip() for line in said.splitlines()]
 
 
+def push(at: Settings) -> None:
+    """Store in the remote what it lacks of what DVC stores there.
+
+    Raises:
+        RunnerError: that failed three times.
+    """
+    for pause in (2, 4, 0):
+        if not (failure := pushing(at)):
+            return
+        say(at, failure)
+        time.sleep(pause)
+    raise RunnerError(
+        f"The push to {at.remote_url} failed three times: {failure} The outputs are kept in the "
+        "workspace: run again when the remote answers, and only what it lacks is pushed."
+    )
+
+
+def pushing(at: Settings) -> str:
+    """Push once; returns what went wrong."""
+    if not is_direct(at):
+        code = stream([at.dvc, "push", "--remote", REMOTE], at, {})
+        return f"dvc push ended with code {code}." if code else ""
+    try:
+        made = [key for out in outputs_of(at.project) for key in out.objects]
+        absent = missing_in_remote(at, made)
+        store(at, absent)
+    except RunnerError as error:
+        return str(error)
+    say(at, f"{len(absent)} files pushed.")
+    return ""
+
+
 def require_stored(at: Settings, outputs: Iterable[Output]) -> list[str]:
     """See to it that the remote has all that DVC stores there; returns the keys of that.
 
@@ -282,7 +306,7 @@ def require_stored(at: Settings, outputs: Iterable[Output]) -> list[str]:
     """
     made = {key: out.path for out in outputs for key in out.objects}
     if absent := missing_in_remote(at, made):
-        push_objects(at.project, absent)
+        store(at, absent)
         absent = missing_in_remote(at, absent)
     if absent:
         raise RunnerError(
