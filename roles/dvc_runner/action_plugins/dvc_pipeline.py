@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,25 @@ from dvc_runner.snapshot import make_snapshot, write_bundle
 from dvc_runner.sources import folder_of
 
 POLL_SECONDS = 1.0
+# a line of what is given to each; a mark ends what each answers, its complaints and its code
+SIDE_BY_SIDE = """\
+kept=$(mktemp -d) || exit 1
+trap 'rm -rf "$kept"' EXIT
+for each do
+  IFS= read -r given
+  {
+    printf '%s\\n' "$given" | docker exec -i "$each" dvc_runner check
+    echo "$?" >"$kept/$each.code"
+  } >"$kept/$each" 2>"$kept/$each.err" &
+done
+wait
+for each do
+  for part in "" .err .code; do
+    cat "$kept/$each$part"
+    echo "$0"
+  done
+done
+"""
 
 
 @dataclass
@@ -64,14 +84,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         result: dict[str, Any] = super().run(tmp, task_vars)
         errors: dict[str, str] = {}
         runs: list[Run] = []
-        for project in self._task.args["projects"]:
+        projects = self._task.args["projects"]
+        with ThreadPoolExecutor() as side:
+            made = [side.submit(self._request, project) for project in projects]
+        asked = []
+        for project, one in zip(projects, made, strict=True):
             try:
-                request, deliveries, objects = self._request(project)
-                state = self._ask(project["container"], "check", given=request)
+                asked.append((project, *one.result()))
             except (RunnerError, AnsibleActionFail) as error:
                 errors[project["name"]] = str(error)
-                continue
-            runs.append(Run(project, request, deliveries, state, objects))
+        given = {project["container"]: request for project, request, _, _ in asked}
+        states = self._check_all(given) if given else {}
+        for project, request, deliveries, objects in asked:
+            state = states[project["container"]]
+            if isinstance(state, str):
+                errors[project["name"]] = state
+            else:
+                runs.append(Run(project, request, deliveries, state, objects))
         answers = {it.project["name"]: it.state for it in runs}
         needed = [it for it in runs if it.state["needed"]]
         if not self._task.check_mode:
@@ -167,6 +196,28 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
                 )
             request["data"] = data_request(data, given["data_params"], received)
         return request, deliveries, partial(objects_here, folder, snapshot, request["pipeline"])
+
+    def _check_all(self, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any] | str]:
+        """Ask the runner in each container whether a run is needed, all at once.
+
+        Returns:
+            For each container the answer, or what went wrong.
+        """
+        mark = uuid.uuid4().hex
+        lines = "".join(f"{json.dumps(request)}\n" for request in given.values())
+        command = shlex.join(["sh", "-c", SIDE_BY_SIDE, mark, *given])
+        reply = self._on_host(command, lines.encode())
+        said = reply["stdout"].split(f"{mark}\n")[:-1]
+        if len(said) != 3 * len(given):
+            raise AnsibleActionFail((reply["stderr"] + reply["stdout"]).strip())
+        return {
+            container: explained(container, (complaint + answer).strip())
+            if code.strip() != "0"
+            else json.loads(answer)
+            for container, (answer, complaint, code) in zip(
+                given, zip(*[iter(said)] * 3, strict=True), strict=True
+            )
+        }
 
     def _ask(
         self, container: str, *words: str, given: Mapping[str, Any] | None = None

@@ -37,9 +37,12 @@ def ask(check: bool = False, **given: object) -> dict[str, Any]:
     it: Any = object.__new__(asked.ActionModule)
     it._task = SimpleNamespace(args={"projects": PROJECTS, **given}, check_mode=check)
     commands.clear()
-    it._on_host = lambda command: (
-        commands.append(command) or ANSWERS[command.split()[2].rpartition("-")[2]]
-    )
+
+    def on_host(command: str) -> dict[str, Any]:
+        commands.append(command)
+        return ANSWERS[command.split()[2].rpartition("-")[2]]
+
+    it._on_host = on_host
     found: dict[str, Any] = it.run()
     return found
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -165,3 +167,44 @@ def test_the_packages_that_a_run_asks_for_are_those_of_the_files_it_is_of(tmp_pa
     with pytest.raises(RunnerError, match=r"environment.yml asks for Python"):
         asked()
     assert asked(check=True) == ""
+
+
+def test_many_runners_are_asked_at_once_and_each_answer_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = tmp_path / "bin/docker"
+    docker.parent.mkdir()
+    docker.write_text(
+        "#!/bin/sh\n"
+        'echo "$@" >>"$0.said"\n'
+        'if [ "$3" = gone ]; then echo "Error: No such container: gone" >&2; exit 1; fi\n'
+        "sleep 1\n"
+        "read -r given\n"
+        'printf \'{"needed": true, "asked": "%s", "given": %s}\\n\' "$3" "$given"\n'
+    )
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
+    host: Any = Host(tmp_path)
+    began = time.monotonic()
+    given = {name: {**REQUEST, "of": name} for name in ("a", "b", "gone", "c", "d", "e", "f")}
+    host._low_level_execute_command = in_shell
+    found = host._check_all(given)
+    assert time.monotonic() - began < 5
+    assert found.pop("gone") == "gone is not there: `make up` with this project starts it."
+    assert found == {
+        name: {"needed": True, "asked": name, "given": given[name]}
+        for name in given
+        if name != "gone"
+    }
+    assert "TOPSECRET" not in docker.with_name("docker.said").read_text()
+
+
+def in_shell(command: str, in_data: bytes) -> dict[str, Any]:
+    """Run a command as Ansible does on a host."""
+    done = subprocess.run(["sh", "-c", command], input=in_data, capture_output=True, check=False)
+    assert b"TOPSECRET" not in command.encode()
+    return {
+        "rc": done.returncode,
+        "stdout": done.stdout.decode(),
+        "stderr": done.stderr.decode(),
+    }
