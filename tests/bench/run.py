@@ -35,6 +35,7 @@ PROJECT = Path("/opt") / NAME
 PORTS = {"minio_api_port": "19000", "minio_console_port": "19001", "mlflow_port": "15000"}
 STOCK_PORT = 15001
 REQUESTS = 200
+AUTHOR = ("-c", "user.name=bench", "-c", "user.email=bench@example.invalid")
 TMPFS = "/tmp:mode=1777"  # noqa: S108 - a mount inside the container
 DEBUG = """\
 - hosts: all
@@ -65,9 +66,9 @@ def say(text: str) -> None:
     sys.stderr.write(f"[{time.strftime('%H:%M:%S')}] {text}\n")
 
 
-def run(*command: str, at: Path = ROOT) -> str:
-    """Run a command that must succeed and return its output."""
-    done = subprocess.run(command, cwd=at, capture_output=True, text=True, check=False)
+def run(*command: str, at: Path = ROOT, given: str = "") -> str:
+    """Run a command that must succeed on `given` and return its output."""
+    done = subprocess.run(command, cwd=at, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(
             f"{' '.join(command)} ended with {done.returncode}:\n"
@@ -320,6 +321,58 @@ def idle_memory() -> list[Row]:
     ]
 
 
+def data() -> list[Row]:
+    """Compare what the runner does with many and with large files to the plainest other way."""
+    say("data")
+    container, place = f"{NAME}-dvc-runner-wine", "/workspace/bench"
+    mc = shutil.which("mc")
+    run("docker", "exec", container, "mkdir", place)
+    if mc:
+        run("docker", "cp", mc, f"{container}:{place}/mc")
+    python = ("/opt/dvc/bin/python", "-I", "-", place, "/usr/local/lib")
+    words = ("docker", "exec", "-i", container, *python)
+    found = json.loads(run(*words, given=(ROOT / "tests/bench/in_runner.py").read_text()))
+    run("docker", "exec", container, "rm", "-rf", place)
+    status, check = found["tracked"]
+    rows = [
+        Row("`dvc status`, 20,000 tracked files", f"{status:.2f} s"),
+        bounded("the runner's look whether a run is needed", check, status, 3),
+    ]
+    for name, ways in found.get("transfers", {}).items():
+        for way, (by_mc, ours) in ways.items():
+            rows.append(Row(f"`mc mirror`, {way} of {name}", f"{by_mc:.2f} s"))
+            rows.append(bounded(f"the runner's {way} of {name}, hashed", ours, by_mc, 1.2))
+    if not mc:
+        rows.append(Row("push and pull", "not measured: no `mc` in PATH"))
+    return rows
+
+
+def snapshot(directory: Path, repeat: int) -> list[Row]:
+    """Compare a snapshot of a repository with what git takes to look at it."""
+    say("snapshot")
+    sys.path.insert(0, str(ROOT / "roles/dvc_runner/files/image"))
+    from dvc_runner.snapshot import make_snapshot  # noqa: PLC0415 - one implementation, in a role
+
+    project = directory / "repository"
+    for number in range(5000):
+        path = project / f"{number % 100:02d}" / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{number}\n")
+    (project / "dvc.yaml").write_text("stages: {}\n")
+    run("git", "init", "--quiet", at=project)
+    run("git", "add", "--all", at=project)
+    run("git", *AUTHOR, "commit", "--quiet", "-m", "five thousand files", at=project)
+    took = medians(
+        repeat,
+        git=lambda: run("git", "status", "--porcelain", at=project),
+        ours=lambda: make_snapshot(project, directory / "snapshots"),
+    )
+    return [
+        Row("`git status`, 5,000 files", f"{took['git']:.3f} s"),
+        bounded("a snapshot of them", took["ours"] * 1000, took["git"] * 1000, 2, "ms"),
+    ]
+
+
 def cold() -> list[Row]:
     """Build every image from nothing, at once, and then each alone on a base of its own."""
     took = {}
@@ -401,6 +454,8 @@ def main() -> int:
             ),
             "MLflow": mlflow_latency(),
             "Memory": idle_memory(),
+            "Data": data(),
+            "Snapshot": snapshot(directory, arguments.repeat),
         }
         slowest = where_time_goes()
         if arguments.cold:
