@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shlex
 import shutil
@@ -107,7 +108,7 @@ def differing(new: Path, project: Path) -> list[str]:
         name
         for name in names
         if not (project / name).is_file()
-        or (project / name).read_bytes() != (new / name).read_bytes()
+        or not filecmp.cmp(project / name, new / name, shallow=False)
     ]
 
 
@@ -118,7 +119,7 @@ def place(source: Path, project: Path, name: str) -> None:
     missing = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
-    part.write_bytes(source.read_bytes())
+    shutil.copyfile(source, part)
     part.chmod(0o644)
     for path in (part, *missing):
         if os.geteuid() == 0:

@@ -28,6 +28,7 @@ EACH = "pipelines"
 WORKSPACE = Path("/workspace")
 PROJECT = WORKSPACE / "project"
 PULL_PREFIX = "verify-"
+PULL_SECONDS = 800.0  # DVC takes some minutes for 20,000 files
 RUNNER = ("dvc_runner",)
 READ = 500
 CHAIN = {"raw", "model", "metrics"}
@@ -426,6 +427,7 @@ def pull() -> Json:
                 ),
                 at=clone,
                 env={"DVC_SITE_CACHE_DIR": f"{made_here}/site", "AWS_MAX_ATTEMPTS": "2"},
+                timeout=PULL_SECONDS,
             )
         missing = [row["path"] for row in expected if not (clone / row["path"]).exists()]
         wrong = [
