@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -186,11 +187,10 @@ def test_a_store_that_takes_nothing_is_named_with_the_way_on(
         store(at, [cached(at, bytes(size))])
 
 
-def test_a_store_that_is_down_is_named_with_the_way_on(at: Settings, shop: Shop) -> None:
+def test_a_store_that_is_down_is_named_with_the_way_on(at: Settings) -> None:
     key = cached(at, b"x")
-    shop.server_close()
     with pytest.raises(RunnerError, match=r"does not answer .*: start it, or correct"):
-        store(at, [key])
+        store(replace(at, remote_endpoint="http://127.0.0.1:9"), [key])
 
 
 def test_what_a_project_says_to_aws_is_not_said_to_the_platforms_store(
