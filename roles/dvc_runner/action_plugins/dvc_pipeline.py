@@ -7,8 +7,10 @@ import shlex
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -85,8 +87,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         errors: dict[str, str] = {}
         runs: list[Run] = []
         projects = self._task.args["projects"]
+        # projects of one repository have one work tree of it
+        alone: dict[str, threading.Lock] = defaultdict(threading.Lock)
+
+        def request(project: Mapping[str, Any]) -> tuple[Any, ...]:
+            with alone[str(project["source"])]:
+                return self._request(project)
+
         with ThreadPoolExecutor() as side:
-            made = [side.submit(self._request, project) for project in projects]
+            made = [side.submit(request, project) for project in projects]
         asked = []
         for project, one in zip(projects, made, strict=True):
             try:

@@ -15,6 +15,8 @@ from dvc_runner.sources import Source, explained
         ("https://ghp_T0ken@host/x", "https://***@host/x"),
         ("https://ghp_T0ken:@host/x", "https://***@host/x"),
         ("https://ghp_T0ken:x-oauth-basic@host/x", "https://***@host/x"),
+        ("HTTPS://me:s3cret@host/x", "HTTPS://me:***@host/x"),
+        ("_https://ghp_T0ken:x@host/x", "_https://***:***@host/x"),
         ("ssh://git@host:2222/x", "ssh://git@host:2222/x"),
         ("postgresql://mlflow:s3cret@db/mlflow", "postgresql://mlflow:***@db/mlflow"),
         ("http://host:5000/x@v1 and me@host", "http://host:5000/x@v1 and me@host"),

@@ -18,6 +18,7 @@ from dvc_runner.git import RunnerError
 from dvc_runner.places import place
 from dvc_runner.settings import Settings, settings
 from dvc_runner.state import write_json
+from dvc_runner.status import stage_in
 from dvc_runner.turns import left_over
 
 from .conftest import World, committed_to, new_world
@@ -152,6 +153,29 @@ def test_what_is_left_over_waits_for_a_store_and_a_server_that_start_with_the_ho
     monkeypatch.setattr(door, "start", lambda one: said.append(one.asked))
     door.serve_left_over(replace(at, asked=""))
     assert said == ["store", "store", "server", "store", "server", "a"]
+
+
+def test_a_run_that_does_not_start_is_said_and_nothing_of_its_request_is_lost(
+    at: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = (at.queue or Path()).parent / "inbox"
+    inbox.mkdir()
+    at = replace(at, workspace=inbox.parent, inbox=inbox)
+    door.submit(inbox, "a1", {})
+    monkeypatch.setattr(door, "PATIENCE", 0.2)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(subprocess.SubprocessError, match="a1 did not start"):
+        door.take(at, inbox / "a1.json", door.start)
+    assert door.lying(inbox) == [inbox / "a1.json"]
+
+
+def test_the_stage_that_runs_is_the_last_one_that_the_log_names(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    assert stage_in(log) == ""
+    log.write_text("")
+    assert stage_in(log) == ""
+    log.write_text("Running stage 'one':\n> echo\nRunning stage 'two@a':\nno Running stage 'x'\n")
+    assert stage_in(log) == "two@a"
 
 
 @pytest.mark.processes

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import resource
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from dvc_runner import transfer
 from dvc_runner.git import RunnerError, TimeLimitError
 from dvc_runner.limits import time_limit
 from dvc_runner.settings import Settings
@@ -41,13 +44,26 @@ class S3(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def hiccup(self) -> bool:
+        with self.server.turn:
+            self.server.hiccups -= 1
+            if self.server.hiccups < 0:
+                return False
+        if self.server.hangs_up:
+            self.close_connection = True
+        else:
+            self.answer(503)
+        return True
+
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.hiccup():
+            return
         time.sleep(self.server.slow)
         said = base64.b64decode(self.headers["Content-MD5"])
         if self.server.refuses:
             self.answer(403)
-        elif hashlib.md5(body).digest() != said:  # noqa: S324 - DVC's own
+        elif self.server.garbles or hashlib.md5(body).digest() != said:  # noqa: S324 - DVC's own
             self.answer(400)
         else:
             self.server.objects[unquote(self.path).removeprefix("/bucket/")] = body
@@ -62,7 +78,16 @@ class S3(BaseHTTPRequestHandler):
             rows = "".join(f"<Contents><Key>{key}</Key></Contents>" for key in keys)
             self.answer(200, f"<ListBucketResult>{rows}</ListBucketResult>".encode())
             return
+        if self.hiccup():
+            return
         content = self.server.objects.get(unquote(url.path).removeprefix("/bucket/"))
+        self.server.paths.add(url.path)
+        if content and self.server.in_chunks:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content))
+            return
         self.answer(404 if content is None else 200, content or b"")
 
     do_HEAD = do_GET  # noqa: N815 - http.server's name
@@ -78,7 +103,9 @@ class Shop(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), S3)
         self.objects: dict[str, bytes] = {}
         self.users: set[str] = set()
-        self.refuses, self.slow = False, 0.0
+        self.paths: set[str] = set()
+        self.refuses = self.garbles = self.in_chunks = self.hangs_up = False
+        self.slow, self.hiccups, self.turn = 0.0, 0, threading.Lock()
 
     def handle_error(self, *_: object) -> None:
         """Keep quiet of those who leave before the end."""
@@ -185,6 +212,93 @@ def test_a_store_that_takes_nothing_is_named_with_the_way_on(
     shop.refuses = True
     with pytest.raises(RunnerError, match=r"Bucket bucket at .* refuses \(AccessDenied: said so\)"):
         store(at, [cached(at, bytes(size))])
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0))
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+def test_an_object_is_asked_for_again_where_the_store_has_a_hiccup(
+    hangs_up: bool, at: Settings, shop: Shop
+) -> None:
+    shop.hangs_up = hangs_up
+    key = cached(at, bytes(2 << 20))
+    shop.hiccups = 2
+    store(at, [key])
+    shop.hiccups = 2
+    bring(at, {key: at.workspace / "new"})
+    assert (at.workspace / "new").stat().st_size == 2 << 20
+    shop.hiccups = 3
+    with pytest.raises(RunnerError, match=r"refuses|does not answer"):
+        bring(at, {key: at.workspace / "newer"})
+
+
+def test_a_file_that_is_as_dvc_hashed_it_stays_whatever_the_store_says_of_it(
+    at: Settings, shop: Shop
+) -> None:
+    shop.garbles = True
+    key = cached(at, b"whole")
+    with pytest.raises(RunnerError, match=r"refuses \(BadDigest"):
+        store(at, [key])
+    assert (at.cache / key).read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("size", [5, (3 << 20) + 1])
+def test_an_answer_of_unknown_length_is_read_to_its_end(
+    size: int, at: Settings, shop: Shop
+) -> None:
+    shop.in_chunks = True
+    key = cached(at, b"x" * size)
+    store(at, [key])
+    bring(at, {key: at.workspace / "new"})
+    assert (at.workspace / "new").read_bytes() == b"x" * size
+
+
+def test_a_disk_that_is_full_leaves_no_half_of_an_object(at: Settings) -> None:
+    keys = [cached(at, b"x" * 10_000), cached(at, b"y" * (3 << 20))]
+    store(at, keys)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        for key in keys:
+            with pytest.raises(OSError, match="File too large"):
+                bring(at, {key: at.workspace / "new" / "object"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert not [*(at.workspace / "new").iterdir()]
+
+
+def test_a_prefix_of_odd_characters_goes_as_it_is_signed(at: Settings, shop: Shop) -> None:
+    at = replace(at, remote_url="s3://bucket/team=a/b+c d")
+    key = cached(at, b"x")
+    store(at, [key])
+    bring(at, {key: at.workspace / "new"})
+    assert shop.paths == {f"/bucket/team%3Da/b%2Bc%20d/{key}"}
+
+
+@pytest.mark.parametrize(
+    ("proxies", "direct"),
+    [
+        ({}, True),
+        ({"no_proxy": "localhost"}, True),
+        ({"https_proxy": "http://proxy:1"}, True),
+        ({"http_proxy": "http://proxy:1"}, False),
+        ({"http_proxy": "http://proxy:1", "no_proxy": "127.0.0.1"}, True),
+    ],
+)
+def test_a_store_that_a_proxy_stands_before_is_dvcs(
+    proxies: dict[str, str], direct: bool, at: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http", "https", "all", "no"):
+        for word in (f"{name}_proxy", f"{name}_proxy".upper()):
+            monkeypatch.delenv(word, raising=False)
+    for name, value in proxies.items():
+        monkeypatch.setenv(name, value)
+    assert transfer.is_direct(at) is direct
 
 
 def test_a_store_that_is_down_is_named_with_the_way_on(at: Settings) -> None:

@@ -598,6 +598,10 @@ def test_old_requests_are_cleaned_away_and_live_ones_are_not(at: Settings) -> No
             os.utime(path, (old, old))
         asked(at, "def")
         assert {path.name for path in at.requests.iterdir()} == {"abc", "def"}
+        # without a result it may still be handed over
+        os.utime(at.requests / "def", (old, old))
+        asked(at, "fed")
+        assert {path.name for path in at.requests.iterdir()} == {"abc", "def", "fed"}
 
 
 def test_what_a_request_to_come_names_is_not_cleaned_away(at: Settings) -> None:

@@ -162,7 +162,9 @@ def start(at: Settings) -> None:
     run = [sys.executable, "-I", str(Path(__file__).parent), "run", at.asked]
     subprocess.run(["sh", "-c", '"$@" & ', "sh", *run], check=True, stdout=subprocess.DEVNULL)  # noqa: S603, S607
     deadline = time.monotonic() + PATIENCE
-    while not is_alive(at.request) and not at.result.exists() and time.monotonic() < deadline:
+    while not is_alive(at.request) and not at.result.exists():
+        if time.monotonic() > deadline:
+            raise subprocess.SubprocessError(f"the run of {at.asked} did not start")
         time.sleep(SECONDS / 20)
 
 
@@ -172,7 +174,10 @@ def serve_left_over(at: Settings) -> None:
     if names or (at.inbox and lying(at.inbox)):
         await_platform(at)
     for asked in names:
-        start(replace(at, asked=asked))
+        try:
+            start(replace(at, asked=asked))
+        except subprocess.SubprocessError as error:
+            sys.stderr.write(f"{error}: it is taken up when this container starts again\n")
 
 
 def await_platform(at: Settings) -> None:

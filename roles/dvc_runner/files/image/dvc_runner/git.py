@@ -21,7 +21,8 @@ ANYBODYS = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
 # set by git for its hooks, and meant for the repository that the hook is of
 ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 
-LOGIN = re.compile(r"\b([a-z][a-z0-9+.-]*)://([^/@\s:]*)(:[^/@\s]*)?@")
+LOGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/@\s:]*)(:[^/@\s]*)?@", re.IGNORECASE)
+TOKEN = re.compile(r"gh[a-z]_.*|github_pat_.*|glpat-.*|\w{30,}")
 # what stands for a password where a token is the user
 NO_PASSWORD = ("", ":", ":x-oauth-basic")
 
@@ -44,7 +45,9 @@ def hidden(found: re.Match[str]) -> str:
     """Spell the start of an address without its secret."""
     scheme, user, password = found[1], found[2], found[3] or ""
     if password in NO_PASSWORD:
-        return f"{scheme}://{'***' if scheme in ('http', 'https') else user}@"
+        return f"{scheme}://{'***' if scheme.lower() in ('http', 'https') else user}@"
+    if TOKEN.fullmatch(user):
+        user = "***"
     return f"{scheme}://{user}:***@"
 
 

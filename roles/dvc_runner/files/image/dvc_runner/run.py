@@ -39,7 +39,7 @@ from dvc_runner.outputs import (
 from dvc_runner.overrides import apply, combinations, names_of, one_run, table
 from dvc_runner.parameters import data_of, effective_params, has_params, override, values
 from dvc_runner.places import place
-from dvc_runner.remote import missing_in_remote, require_remote
+from dvc_runner.remote import as_remote, missing_in_remote, require_remote
 from dvc_runner.settings import Settings
 from dvc_runner.state import (
     LAST_RUN,
@@ -286,7 +286,8 @@ def push(at: Settings) -> None:
 def pushing(at: Settings) -> str:
     """Push once; returns what went wrong."""
     if not is_direct(at):
-        code = stream([at.dvc, "push", "--remote", REMOTE], at, {})
+        with as_remote(at):
+            code = stream([at.dvc, "push", "--remote", REMOTE], at, {})
         return f"dvc push ended with code {code}." if code else ""
     try:
         made = [key for out in outputs_of(at.project) for key in out.objects]

@@ -94,4 +94,4 @@ def summary(at: Settings) -> dict[str, Any]:
     """Return what a person wants to know of the last run that ended well."""
     state = read_json(at.state)
     known = ("last_run", "metrics", "snapshot", "params", "mlflow_runs", "hashes")
-    return {key: state.get(key, {}) for key in known}
+    return {key: state.get(key, [] if key == "mlflow_runs" else {}) for key in known}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 import shlex
 import time
@@ -25,7 +26,7 @@ FAILED = re.compile(
     r"(?:: failed to run: (?P<command>.*?), exited with (?P<code>-?\d+)$)?",
     re.MULTILINE | re.DOTALL,
 )
-RUNNING = re.compile(r"^Running stage '(?P<stage>[^']*)'", re.MULTILINE)
+RUNNING = b"Running stage '"
 
 
 def stage_that_failed(at: Settings) -> dict[str, Any]:
@@ -73,6 +74,18 @@ def standing(at: Settings) -> dict[str, Any]:
     return {"state": "waiting" if waits else "running", "place": place if waits else None}
 
 
+def stage_in(log: Path) -> str:
+    """Name the last stage that a log says was started; it may be larger than memory."""
+    if not log.is_file() or not log.stat().st_size:
+        return ""
+    with log.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        at = len(text)
+        while (at := text.rfind(RUNNING, 0, at)) > 0 and text[at - 1 : at] != b"\n":
+            pass
+        end = text.find(b"'", at + len(RUNNING))
+        return text[at + len(RUNNING) : end].decode(errors="replace") if min(at, end) >= 0 else ""
+
+
 def status(at: Settings) -> dict[str, Any]:
     """Return the state of the project, with one line for people as `text`."""
     known, failure, state = runs(at), read_json(at.failure), read_json(at.state)
@@ -90,11 +103,10 @@ def status(at: Settings) -> dict[str, Any]:
     text = f"run {last['number']} {age(last['age'])} ago{metrics(answer)}" if last else "no run yet"
     if is_running(at):
         now = read_json(at.running)
-        log = at.requests / now.get("asked", "") / "run.log"
-        found = RUNNING.findall(log.read_text(errors="replace")) if log.is_file() else []
-        answer |= {"state": "running", "since": now.get("since"), "stage": (found or [""])[-1]}
+        name = stage_in(at.requests / now.get("asked", "") / "run.log")
+        answer |= {"state": "running", "since": now.get("since"), "stage": name}
         since = f" since {when(now['since'])}" if now.get("since") else ""
-        stage = f", stage {found[-1]}" if found else ""
+        stage = f", stage {name}" if name else ""
         queue = f", {len(answer['waiting'])} waiting" if answer["waiting"] else ""
         doing = "running"
         if place := place_in_queue(at):

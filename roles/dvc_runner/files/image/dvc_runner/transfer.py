@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from pathlib import Path
-from ssl import create_default_context
+from ssl import VERIFY_X509_STRICT, create_default_context
 from typing import BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from dvc_runner.git import RunnerError
@@ -40,7 +40,9 @@ from dvc_runner.settings import Settings
 AT_ONCE = 8
 CHUNK = 1 << 20
 BUFFERS = 4
-OK = 200
+OK, BUSY, FAULT = 200, 429, 500
+# seconds before an object is asked for once more
+PAUSES = (0.5, 2.0)
 LARGEST = 5 << 30  # bytes, of what S3 takes in one request
 SECONDS = 60.0  # without a sign of the store
 MODE = 0o444  # by which DVC knows what it need not hash again
@@ -53,9 +55,9 @@ def is_direct(at: Settings) -> bool:
 
     AWS leads to a bucket's own region, which DVC follows.
     """
-    at_address = at.remote_url.startswith("s3://") and bool(at.remote_endpoint)
-    host = urlsplit(at.remote_endpoint).netloc
-    return at_address and bool(proxy_bypass(host) or not getproxies())
+    address = urlsplit(at.remote_endpoint)
+    proxied = {address.scheme, "all"} & getproxies().keys() and not proxy_bypass(address.netloc)
+    return at.remote_url.startswith("s3://") and bool(address.netloc) and not proxied
 
 
 def store(at: Settings, keys: Iterable[str]) -> None:
@@ -107,10 +109,30 @@ def md5_of(key: str) -> str:
     return key.removeprefix(MD5).replace("/", "").removesuffix(LIST)
 
 
+def md5_in(path: Path) -> str:
+    """Return the md5 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
 def said_in(answer: HTTPResponse) -> dict[str, str]:
     """Read an answer to its end, and return what the store says in it against a request."""
     said = answer.read().decode(errors="replace")
     return {"Code": str(answer.status), **dict(SAID.findall(said))}
+
+
+@contextmanager
+def whole_or_gone(part: Path) -> Iterator[None]:
+    """Remove a file where it is not finished: it may be what fills the disk."""
+    try:
+        yield
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+class PassingError(RunnerError):
+    """What may be over at the next attempt."""
 
 
 class Remote:
@@ -123,7 +145,10 @@ class Remote:
         from botocore.httpsession import get_cert_path  # noqa: PLC0415
 
         self.at, (self.bucket, prefix) = at, place_of(at)
-        self.base = "/".join([at.remote_endpoint.rstrip("/"), self.bucket, prefix]).rstrip("/")
+        address = urlsplit(at.remote_endpoint)
+        # what is signed is the host in small letters, and the path as it is on the way
+        endpoint = address._replace(netloc=address.netloc.lower()).geturl().rstrip("/")
+        self.base = "/".join([endpoint, self.bucket, quote(prefix, safe="/~")]).rstrip("/")
         with as_remote(at):
             session = session_of(at)
             self.auth = S3SigV4Auth(session.get_credentials(), "s3", REGION)
@@ -132,7 +157,10 @@ class Remote:
         self.config = Config(s3={"payload_signing_enabled": False})
         self.kind: Callable[..., HTTPConnection] = HTTPConnection
         if self.base.startswith("https:"):
-            self.kind = partial(HTTPSConnection, context=create_default_context(cafile=trusted))
+            context = create_default_context(cafile=trusted)
+            # as the client that all else is asked by: a private CA may be older than that rule
+            context.verify_flags &= ~VERIFY_X509_STRICT
+            self.kind = partial(HTTPSConnection, context=context)
         self.own, self.connections = threading.local(), list[HTTPConnection]()
         self.stopped = threading.Event()
 
@@ -140,7 +168,7 @@ class Remote:
         """Carry out an action for each item, many at once; the first failure ends them all."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             try:
-                for _ in pool.map(lambda item: action(*item), items):
+                for _ in pool.map(lambda item: self.persist(action, *item), items):
                     pass
             except BaseException:
                 self.stopped.set()
@@ -148,6 +176,23 @@ class Remote:
             finally:
                 for connection in self.connections:
                     connection.close()
+
+    def persist(self, action: Callable[[str, Path], None], key: str, path: Path) -> None:
+        """Carry out an action, once more after each pause while the store may yet do it."""
+        for pause in PAUSES:
+            try:
+                return action(key, path)
+            except PassingError:
+                self.hang_up()
+                if self.stopped.wait(pause):
+                    raise
+        return action(key, path)
+
+    def hang_up(self) -> None:
+        """Leave this thread's connection, on which an answer may still be under way."""
+        if hasattr(self.own, "connection"):
+            self.own.connection.close()
+            del self.own.connection
 
     def put(self, key: str, path: Path) -> None:
         """Store a file of the cache under its key."""
@@ -159,13 +204,19 @@ class Remote:
             error = said_in(answer)
         if answer.status == OK:
             return
-        if error["Code"] == "BadDigest":
+        if error["Code"] == "BadDigest" and md5_in(path) != md5_of(key):
             path.unlink()
             raise RunnerError(
                 f"{path} was not what DVC hashed any more, and is removed: run again, and its "
                 "stage makes it anew."
             )
-        raise refused(self.at, self.bucket, answer.status, error)
+        raise self.refusal(answer.status, error)
+
+    def refusal(self, status: int, said: Mapping[str, str]) -> RunnerError:
+        """Say that the store does not do what it is asked; a fault of its own may pass."""
+        error = refused(self.at, self.bucket, status, said)
+        passing = status >= FAULT or status == BUSY or said["Code"] == "BadDigest"
+        return PassingError(str(error)) if passing else error
 
     def parts(self, file: BinaryIO) -> Iterator[bytes]:
         """Read a file in parts, each of which has its time on the way."""
@@ -184,33 +235,36 @@ class Remote:
                     error = said_in(answer)
                 if answer.status == NOT_FOUND:
                     return
-                raise refused(self.at, self.bucket, answer.status, error)
-            md5 = self.save(answer, part)
-        if md5 != md5_of(key):
-            part.unlink()
-            raise RunnerError(
-                f"{key} in bucket {self.bucket} hashes to {md5}, so it is not what was stored: "
-                "remove it there, and run again."
-            )
-        part.chmod(MODE)
-        part.rename(path)
+                raise self.refusal(answer.status, error)
+            with whole_or_gone(part):
+                md5 = self.save(answer, part)
+                if md5 != md5_of(key):
+                    raise RunnerError(
+                        f"{key} in bucket {self.bucket} hashes to {md5}, so it is not what was "
+                        "stored: remove it there, and run again."
+                    )
+                part.chmod(MODE)
+                part.rename(path)
 
     def save(self, answer: HTTPResponse, path: Path) -> str:
         """Write what comes to a file; returns its md5, which is made beside that."""
-        md5, left = hashlib.md5(usedforsecurity=False), answer.length or 0
-        buffers = [bytearray(min(CHUNK, left)) for _ in range(BUFFERS if left > CHUNK else 1)]
+        md5, left = hashlib.md5(usedforsecurity=False), answer.length
+        size = CHUNK if left is None else min(CHUNK, left)  # unknown where it comes in chunks
+        buffers = [bytearray(size) for _ in range(BUFFERS if size == CHUNK else 1)]
         hashed: list[Future[None]] = []
-        with path.open("wb", buffering=0) as output, ThreadPoolExecutor(1) as side:
-            while left:
+        with path.open("wb") as output, ThreadPoolExecutor(1) as side:
+            while left != 0:
                 self.go_on()
                 if len(hashed) >= BUFFERS:
                     hashed[-BUFFERS].result()
                 buffer = buffers[len(hashed) % len(buffers)]
                 with self.spoken_to():
                     size = answer.readinto(buffer)
-                    if not size:
+                    if not size and left:
                         raise IncompleteRead(b"", left)
-                content, left = memoryview(buffer)[:size], left - size
+                if not size:
+                    break
+                content, left = memoryview(buffer)[:size], left and left - size
                 if len(buffers) == 1:
                     md5.update(content)
                 else:
@@ -229,7 +283,7 @@ class Remote:
         try:
             yield
         except (OSError, HTTPException) as error:
-            raise silent(self.at, self.bucket, error) from error
+            raise PassingError(str(silent(self.at, self.bucket, error))) from error
 
     def ask(
         self, method: str, key: str, headers: Mapping[str, str], body: bytes | Iterator[bytes] = b""

@@ -18,15 +18,18 @@ from dvc_runner.lock import PATIENCE, is_held, try_lock
 from dvc_runner.settings import Settings
 from dvc_runner.state import read_json, write_json
 
-KEPT = 20
+KEPT = 100
 STALE_SECONDS = 3600.0
+# one that has no result may still be handed over, or be taken up again
+LOST_SECONDS = 7 * 24 * 3600.0
 CANCELLED = "The run was cancelled. Finished stages are kept."
 
 
 def ask(at: Settings, request: Mapping[str, Any]) -> None:
     """Keep a request until its turn, and clean old ones away."""
-    for name in ("request.json", "result.json", "run.log"):
-        (at.workspace / name).unlink(missing_ok=True)  # of an earlier release
+    if not is_held(at.workspace / "lock"):  # what `reproduce` says is there too
+        for name in ("request.json", "result.json", "run.log"):
+            (at.workspace / name).unlink(missing_ok=True)  # of an earlier release
     for path in forgotten(at):
         shutil.rmtree(path.parent, ignore_errors=True)
     at.own.mkdir(parents=True, exist_ok=True)
@@ -166,15 +169,18 @@ def left_over(at: Settings) -> list[str]:
 
 
 def forgotten(at: Settings) -> list[Path]:
-    """List the requests that nobody asks about any more: dead ones, and all but the last ones."""
-    now = time.time()
-    ended = sorted(
-        (path for path in at.requests.glob("*/request.json") if not is_alive(path)),
-        key=lambda path: came(path.parent),
-        reverse=True,
-    )
-    old = [path for path in ended[:KEPT] if now - came(path.parent) / 1e9 > STALE_SECONDS]
-    return [*old, *ended[KEPT:]]
+    """List the requests that nobody asks about any more: ended ones, and dead ones much later."""
+    dead = [path for path in at.requests.glob("*/request.json") if not is_alive(path)]
+    ended = [path for path in dead if (path.parent / "result.json").exists()]
+    lost = [path for path in dead if path not in ended]
+    ended.sort(key=lambda path: came(path.parent), reverse=True)
+    old = [path for path in ended[:KEPT] if age(path) > STALE_SECONDS]
+    return [*old, *ended[KEPT:], *(path for path in lost if age(path) > LOST_SECONDS)]
+
+
+def age(path: Path) -> float:
+    """Return the seconds since something last came into a request's directory."""
+    return time.time() - came(path.parent) / 1e9
 
 
 def came(path: Path) -> int:
