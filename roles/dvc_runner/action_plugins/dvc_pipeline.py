@@ -90,12 +90,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         # projects of one repository have one work tree of it
         alone: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
-        def request(project: Mapping[str, Any]) -> tuple[Any, ...]:
+        def made_alone(project: Mapping[str, Any]) -> tuple[Any, ...]:
             with alone[str(project["source"])]:
                 return self._request(project)
 
         with ThreadPoolExecutor() as side:
-            made = [side.submit(request, project) for project in projects]
+            made = [side.submit(made_alone, project) for project in projects]
         asked = []
         for project, one in zip(projects, made, strict=True):
             try:
