@@ -9,7 +9,8 @@ from typing import Any
 
 from dvc_runner.git import RunnerError, without_passwords
 from dvc_runner.handover import put_in
-from dvc_runner.outputs import REMOTE, key_of, make_places, opened
+from dvc_runner.objects import key_of
+from dvc_runner.outputs import REMOTE, make_places, opened
 from dvc_runner.remote import as_remote
 from dvc_runner.settings import Settings
 from dvc_runner.transfer import bring, is_direct
@@ -107,7 +108,7 @@ def pull(at: Settings, repo: Any, outs: list[Any]) -> None:  # noqa: ANN401 - as
 
     for _ in range(2):  # a directory's list, then what of its files was there before and is gone
         absent = {each for each in lacking(outs) if each}
-        direct = {each for each in absent if is_direct(at) and each.name == "md5"}
+        direct = {each for each in absent if each.name == "md5"} if is_direct(at) else set()
         cache = repo.cache.local
         bring(at, {key_of(it.value): Path(cache.oid_to_path(it.value)) for it in direct})
         if absent := absent - direct:

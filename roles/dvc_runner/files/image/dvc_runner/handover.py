@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from dvc_runner.git import RunnerError, git
+from dvc_runner.objects import LIST, MD5, MODE, key_of
 from dvc_runner.remote import missing_in_remote
 from dvc_runner.settings import Settings
 from dvc_runner.snapshot import dvc_place
@@ -22,7 +23,6 @@ from dvc_runner.snapshot import dvc_place
 # as .dvc files and dvc.lock have them, whatever else they say
 NAMED = re.compile(r"\bmd5:\s*['\"]?([0-9a-f]{32}(?:\.dir)?)\b")
 FROZEN = re.compile(r"^\s+frozen:\s*true", re.MULTILINE | re.IGNORECASE)
-MD5 = "files/md5/"
 KEY = re.compile(r"(files/md5/)?[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
 
 
@@ -76,11 +76,11 @@ def objects_here(project: Path, snapshot: Mapping[str, str], pipeline: str = "")
     cache = cache_of(project / own) if names else project
     while names:
         name = names.pop()
-        for key in (f"{MD5}{name[:2]}/{name[2:]}", f"{name[:2]}/{name[2:]}"):
+        for key in (key_of(name), key_of(name, "")):
             if key in found or not (cache / key).is_file():
                 continue
             found[key] = cache / key
-            if name.endswith(".dir"):
+            if name.endswith(LIST):
                 names |= set(files_in(cache / key))
     return found
 
@@ -129,7 +129,7 @@ def put_in(at: Settings, name: str) -> None:
                 md5 = hashlib.file_digest(written, "md5").hexdigest()
             # an older DVC hashed a text without its carriage returns
             if md5 in target.parent.name + target.name or not member.name.startswith(MD5):
-                part.chmod(0o444)
+                part.chmod(MODE)
                 part.rename(target)
             else:
                 part.unlink()

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dvc_runner.git import RunnerError
+from dvc_runner.objects import LIST, MD5, key_of, name_of
 
 REMOTE = "platform"
 PIPELINE = "dvc.yaml"
-MD5 = "files/md5/"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def output_of(out: Any, root: Path) -> Output:  # noqa: ANN401 - as above
         file=file,
         stage=getattr(out.stage, "name", None) or "",
         path=str(place.relative_to(root) if below else place),
-        inside=below and place.parent.resolve().is_relative_to(root.resolve()),
+        inside=is_inside(out, root),
         cached=bool(out.use_cache),
         stored=stored,
         pulled=stored and out.remote in (None, REMOTE) and not out.stage.is_import,
@@ -98,6 +98,13 @@ def output_of(out: Any, root: Path) -> Output:  # noqa: ANN401 - as above
         objects=tuple(objects_of(out)) if stored else (),
         metric=bool(out.metric),
     )
+
+
+def is_inside(out: Any, root: Path) -> bool:  # noqa: ANN401 - as above
+    """Tell whether an output is in the project, and not beyond a link that leads out of it."""
+    place = Path(out.fs_path)
+    below = bool(out.is_in_repo) and place.is_relative_to(root)
+    return below and place.parent.resolve().is_relative_to(root.resolve())
 
 
 def is_stored(out: Any) -> bool:  # noqa: ANN401 - as above
@@ -125,11 +132,6 @@ def objects_of(out: Any) -> Iterator[str]:  # noqa: ANN401 - as above
     yield from (key_of(name, place) for name in names)
 
 
-def key_of(name: str, place: str = MD5) -> str:
-    """Return the key of the object of a hash."""
-    return f"{place}{name[:2]}/{name[2:]}"
-
-
 def push_objects(project: Path, keys: Iterable[str]) -> None:
     """Store what the cache has of `keys` in the platform's remote.
 
@@ -143,10 +145,10 @@ def push_objects(project: Path, keys: Iterable[str]) -> None:
             store = remote.odb if current else remote.legacy_odb
             cache = repo.cache.local if current else repo.cache.legacy
             named = [key for key in wanted if key.startswith(MD5) is current]
-            names = [key.removeprefix(MD5).replace("/", "") for key in named]
+            names = [name_of(key) for key in named]
             for lists in (False, True):  # a directory's list comes after its files
                 there = [
-                    name for name in names if name.endswith(".dir") is lists and cache.exists(name)
+                    name for name in names if name.endswith(LIST) is lists and cache.exists(name)
                 ]
                 paths = [cache.oid_to_path(name) for name in there]
                 if there:
@@ -165,10 +167,10 @@ def make_places(repo: Any) -> None:  # noqa: ANN401 - DVC ships no types
     `dvc stage add` and an earlier run left them in a checkout; git, where they are ignored, did not
     take them along.
     """
-    for out in outputs_in(repo):
-        if out.inside:
+    for out in repo.index.outs:
+        if out.protocol == "local" and is_inside(out, Path(repo.root_dir)):
             with suppress(OSError):  # a stage says better what is in its way
-                (Path(repo.root_dir) / out.path).parent.mkdir(parents=True, exist_ok=True)
+                Path(out.fs_path).parent.mkdir(parents=True, exist_ok=True)
 
 
 def ignore_in_git(project: Path) -> list[Output]:

@@ -136,8 +136,8 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     # the pipeline took these data: all that can be missing now is their way to the remote
     progress = {**state, **made_of, "done": False, "good": good}
     write_json(at.state, progress)
-    push(at)
     outputs = ignore_in_git(at.project)
+    push(at, outputs)
     record(at, made_of["snapshot"], outputs, [*made_of["params"], *names_of(made_of["set"])])
     pushed = require_stored(at, outputs)
     last_run = read_json(at.project / LAST_RUN)
@@ -266,14 +266,14 @@ def changed_here(at: Settings) -> list[str]:
     return [line.strip() for line in said.splitlines()]
 
 
-def push(at: Settings) -> None:
+def push(at: Settings, outputs: Iterable[Output]) -> None:
     """Store in the remote what it lacks of what DVC stores there.
 
     Raises:
         RunnerError: that failed three times.
     """
     for pause in (2, 4, 0):
-        if not (failure := pushing(at)):
+        if not (failure := pushing(at, outputs)):
             return
         say(at, failure)
         time.sleep(pause)
@@ -283,15 +283,14 @@ def push(at: Settings) -> None:
     )
 
 
-def pushing(at: Settings) -> str:
+def pushing(at: Settings, outputs: Iterable[Output]) -> str:
     """Push once; returns what went wrong."""
     if not is_direct(at):
         with as_remote(at):
             code = stream([at.dvc, "push", "--remote", REMOTE], at, {})
         return f"dvc push ended with code {code}." if code else ""
     try:
-        made = [key for out in outputs_of(at.project) for key in out.objects]
-        absent = missing_in_remote(at, made)
+        absent = missing_in_remote(at, [key for out in outputs for key in out.objects])
         store(at, absent)
     except RunnerError as error:
         return str(error)

@@ -23,7 +23,8 @@ from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from dvc_runner.git import RunnerError
-from dvc_runner.outputs import MD5, push_objects
+from dvc_runner.objects import LIST, MD5, MODE, name_of
+from dvc_runner.outputs import push_objects
 from dvc_runner.remote import (
     BY_NAME,
     NOT_FOUND,
@@ -45,8 +46,6 @@ OK, BUSY, FAULT = 200, 429, 500
 PAUSES = (0.5, 2.0)
 LARGEST = 5 << 30  # bytes, of what S3 takes in one request
 SECONDS = 60.0  # without a sign of the store
-MODE = 0o444  # by which DVC knows what it need not hash again
-LIST = ".dir"
 SAID = re.compile(r"<(Code|Message)>([^<]*)</")
 
 
@@ -73,19 +72,19 @@ def store(at: Settings, keys: Iterable[str]) -> None:
     here = {key: path for key, path in wanted.items() if path.is_file()}
     files = {key: path for key, path in here.items() if not key.endswith(LIST)}
     lists = {key: path for key, path in here.items() if key not in files}
+    remote = Remote(at) if here and is_direct(at) else None
     for objects in (files, lists if here.keys() == wanted.keys() else {}):
-        direct = {key: path for key, path in objects.items() if goes(at, key, path)}
+        direct = {key: path for key, path in objects.items() if remote and goes(key, path)}
         if rest := objects.keys() - direct.keys():
             with as_remote(at):
                 push_objects(at.project, rest)
-        if direct:
-            remote = Remote(at)
+        if remote and direct:
             remote.each(remote.put, direct.items())
 
 
-def goes(at: Settings, key: str, path: Path) -> bool:
-    """Tell whether an object can go directly: an older DVC did not hash a text as it is."""
-    return is_direct(at) and key.startswith(MD5) and path.stat().st_size <= LARGEST
+def goes(key: str, path: Path) -> bool:
+    """Tell whether an object can go as it is: an older DVC did not hash a text so."""
+    return key.startswith(MD5) and path.stat().st_size <= LARGEST
 
 
 def bring(at: Settings, objects: Mapping[str, Path]) -> None:
@@ -106,13 +105,13 @@ def bring(at: Settings, objects: Mapping[str, Path]) -> None:
 
 def md5_of(key: str) -> str:
     """Return the md5 that a key spells."""
-    return key.removeprefix(MD5).replace("/", "").removesuffix(LIST)
+    return name_of(key).removesuffix(LIST)
 
 
 def md5_in(path: Path) -> str:
     """Return the md5 of a file."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def said_in(answer: HTTPResponse) -> dict[str, str]:
