@@ -45,6 +45,10 @@ class ActionModule(Pipeline):
             text, answers[name] = split(reply["stdout"])
             if reply["rc"] and not text:
                 text = explained(container, (reply["stderr"] + reply["stdout"]).strip())
+            # the inventory's, which no runner knows
+            if asked == ["status"] and not reply["rc"] and (schedule := one.get("schedule")):
+                text += f"; schedule {schedule}"
+                answers[name] = {**answers[name], "schedule": schedule}
             Display().display(f"{name:<12} {text}" if "\n" not in text else f"{name}\n{text}\n")
             if reply["rc"] and not lenient:
                 errors[name] = text

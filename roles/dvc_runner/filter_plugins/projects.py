@@ -38,7 +38,19 @@ KEYS: Mapping[str, Any] = {
     "memory": "",
     "gpus": 0,
     "timeout": "",
+    "schedule": "",
 }
+# a cron expression: of each field its name, its least and its greatest, and names of values
+FIELDS = (
+    ("minute", 0, 59, ""),
+    ("hour", 0, 23, ""),
+    ("day of the month", 1, 31, ""),
+    ("month", 1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
+    ("day of the week", 0, 7, "sun mon tue wed thu fri sat"),
+)
+PART = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/([0-9]{1,3}))?\Z", re.ASCII)
+OFTEN = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
+LONGEST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 def listed(
@@ -141,6 +153,49 @@ def faults(known: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -> 
             yield f"{where} has no source: give the directory or the git URL of the project."
         elif not is_address(source) and not Path(source).expanduser().is_dir():
             yield f"{where}.source {source} is no directory on this machine and no git URL."
+        if wrong := unscheduled(entry.get("schedule")):
+            yield (
+                f"{where}.schedule is {entry['schedule']!r}, {wrong}: write a cron expression such "
+                f"as '30 6 * * mon-fri' (minute, hour, day, month, weekday), or {', '.join(OFTEN)}."
+            )
+
+
+def unscheduled(said: object) -> str:
+    """Say why a schedule names no times, or return an empty string."""
+    if said in (None, "", *OFTEN):
+        return ""
+    words = said.split() if isinstance(said, str) else []
+    if len(words) != len(FIELDS):
+        return f"which has {len(words)} fields and not {len(FIELDS)}"
+    times = []
+    for word, (name, least, most, names) in zip(words, FIELDS, strict=True):
+        times.append(found := values(word, least, most, names.split()))
+        if not found:
+            return f"whose {name} {word!r} is nothing from {least} to {most}"
+    _, _, days, months, weekdays = times
+    if len(weekdays) < 7 or any(min(days) <= LONGEST[month - 1] for month in months):  # noqa: PLR2004 - a week
+        return ""
+    return "a day that no such month has"
+
+
+def values(word: str, least: int, most: int, names: list[str]) -> set[int]:
+    """List what a field of a cron expression says, such as 1-5,7; nothing where it can not be."""
+    numbers = {name: least + at for at, name in enumerate(names)}
+    numbers |= {str(number): number for number in range(least, most + 1)}
+    found: set[int] = set()
+    for part in word.lower().split(","):
+        known = PART.match(part)
+        if not known:
+            return set()
+        low, high, step = known.groups()
+        first = numbers.get(low.lstrip("0") or "0") if low else least
+        last = numbers.get(high.lstrip("0") or "0") if high else first
+        if not low or (step and not high):
+            last = most
+        if first is None or last is None or last < first or step == "0":
+            return set()
+        found |= set(range(first, last + 1, int(step or 1)))
+    return found
 
 
 def ambiguous(chosen: list[str], given: Mapping[str, Any]) -> Iterator[str]:

@@ -54,6 +54,19 @@ def test_each_answer_is_a_line_with_the_projects_name(shown: list[str]) -> None:
     assert found["answers"]["one"]["runs"] == 3
 
 
+def test_the_state_of_a_project_comes_with_the_schedule_of_its_entry(
+    shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daily = [{**one, "schedule": "@daily"} for one in PROJECTS]
+    monkeypatch.setitem(globals(), "PROJECTS", daily)
+    found = ask(words=["status"], lenient=True)
+    assert shown[0].split(maxsplit=1) == ["one", "run 3, all well; schedule @daily"]
+    assert found["answers"]["one"] == {"text": "run 3, all well", "runs": 3, "schedule": "@daily"}
+    assert shown[1].endswith("starts it.")
+    ask(words=["history"], lenient=True)
+    assert "schedule" not in shown[2]
+
+
 def test_who_asks_for_more_than_a_look_is_told_that_a_runner_is_not_there(
     shown: list[str],
 ) -> None:

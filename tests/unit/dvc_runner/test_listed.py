@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from tests.unit.conftest import load
+from tests.unit.conftest import ROLES, load
 
 projects: Any = load("dvc_runner/filter_plugins/projects.py")
 GIVEN: dict[str, Any] = {
@@ -127,6 +130,74 @@ def test_what_is_for_one_project_is_refused_where_several_would_get_it(
 def test_an_entry_that_cannot_be_is_refused_by_name(entry: dict[str, Any], sentence: str) -> None:
     with pytest.raises(AnsibleFilterError, match=sentence):
         listed(entry)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        *("", "@daily", "@hourly", "0 6 * * *", "*/15 0-6,20-23/2 * * *", "30 6 * * mon-fri"),
+        *(
+            "0 0 1 JAN,jul *",
+            "05 04 * * sun",
+            "0 0 29 2 *",
+            "0 0 31 2 mon",
+            "0 0 31 1,2 *",
+            "5/20 * * * 7",
+        ),
+    ],
+)
+def test_a_schedule_is_kept_as_it_is_written(schedule: str, entries: dict[str, Any]) -> None:
+    entries["churn"]["schedule"] = schedule
+    found = listed(entries)
+    assert (found["churn"]["schedule"], found["wine"]["schedule"]) == (schedule, "")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "wrong"),
+    [
+        ("0 6 * *", "which has 4 fields and not 5"),
+        ("0 0 6 * * *", "which has 6 fields and not 5"),
+        ("@daly", "which has 1 fields and not 5"),
+        (5, "which has 0 fields and not 5"),
+        (["0 6 * * *"], "which has 0 fields and not 5"),
+        ("60 6 * * *", "whose minute '60' is nothing from 0 to 59"),
+        ("0 24 * * *", "whose hour '24' is nothing from 0 to 23"),
+        ("0 6 0 * *", "whose day of the month '0' is nothing from 1 to 31"),
+        ("0 6 * january *", "whose month 'january' is nothing from 1 to 12"),
+        ("0 6 * * mon-sun", "whose day of the week 'mon-sun' is nothing from 0 to 7"),
+        ("0 6 * * 1,", "whose day of the week '1,' is nothing from 0 to 7"),
+        ("*/0 6 * * *", r"whose minute '\*/0' is nothing from 0 to 59"),
+        ("0 6 ? * *", r"whose day of the month '\?' is nothing from 1 to 31"),
+        ("0 6 31 2,4 *", "a day that no such month has"),
+        ("\uff10 6 * * *", "whose minute"),
+    ],
+)
+def test_a_schedule_that_names_no_times_is_refused_in_a_sentence(
+    schedule: object, wrong: str, entries: dict[str, Any]
+) -> None:
+    entries["churn"]["schedule"] = schedule
+    said = (
+        rf"dvc_runner_projects\.churn\.schedule is .*, {wrong}.*: write a cron expression such as"
+    )
+    with pytest.raises(AnsibleFilterError, match=said) as raised:
+        listed(entries)
+    assert str(raised.value).count("\n") == 0
+
+
+def test_two_entries_of_one_name_are_refused_with_it(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("localhost\n")
+    (tmp_path / "group_vars").mkdir()
+    entries = "  churn: {source: https://host/one}\n  churn: {source: https://host/other}\n"
+    (tmp_path / "group_vars/all.yml").write_text(f"dvc_runner_projects:\n{entries}")
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ansible-inventory", "-i", tmp_path, "--list"],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROLES.parent / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "duplicate mapping key 'churn'" in done.stderr
 
 
 def test_a_project_of_an_entrys_name_from_elsewhere_is_refused(entries: dict[str, Any]) -> None:

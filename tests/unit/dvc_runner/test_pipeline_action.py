@@ -97,6 +97,13 @@ def test_a_relative_path_is_taken_from_where_ansible_was_called(
     assert relative["source"] == f"/workspace/inputs/{relative['snapshot']}.bundle"
 
 
+def test_another_schedule_asks_for_nothing_else(tmp_path: Path) -> None:
+    repository(tmp_path / "churn", train__py="1\n")
+    given = {"source": str(tmp_path / "churn"), "params": {}, "data": "", "timeout": 5}
+    asked = [Host(tmp_path)._request({**given, "schedule": at})[0] for at in ("", "@daily")]
+    assert asked[0] == asked[1]
+
+
 @pytest.mark.parametrize(("ref", "content"), [("", "new\n"), ("v1", "old\n")])
 def test_a_git_address_becomes_a_snapshot_here_and_the_runner_hears_of_no_address(
     ref: str, content: str, tmp_path: Path
