@@ -356,6 +356,27 @@ def test_a_pipeline_with_dvc_of_its_own_has_what_lies_beside_it_too(
     assert "lost.csv is not to be had" in done.stderr
 
 
+def test_of_the_data_in_the_cache_a_pipeline_is_handed_what_it_depends_on(world: World) -> None:
+    (world.project / "other").mkdir()
+    (world.project / "other/large.csv").write_text("of another one\n" * 1000)
+    dvc(world.project, "add", "other/large.csv")
+    (world.project / "other/dvc.yaml").write_text(
+        "stages: {size: {cmd: wc -c large.csv, deps: [large.csv, ../numbers.csv]}}\n"
+    )
+    (world.project / "one").mkdir()
+    one = SHARED.replace("numbers.csv", "../numbers.csv").replace("common.csv", "many/*.csv")
+    (world.project / "one/dvc.yaml").write_text(one.replace(", ../many/*.csv]", ", ../many]"))
+    saved(world.project)
+    world.run("--pipeline", "one/dvc.yaml")
+    assert (world.work / "project/one/count.txt").read_text().strip() == "5"
+    large = hashlib.md5((world.project / "other/large.csv").read_bytes()).hexdigest()  # noqa: S324 - DVC's own
+    kept = {Path(name).parent.name + Path(name).name for name in world.objects()}
+    assert large not in kept
+    assert kept >= names_of(world) - {large}
+    world.run()
+    assert (world.remote / "files/md5" / large[:2] / large[2:]).exists()
+
+
 # --- nowhere
 
 

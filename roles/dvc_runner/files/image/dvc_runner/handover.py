@@ -12,10 +12,11 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from dvc_runner.git import RunnerError, git
 from dvc_runner.objects import LIST, MD5, MODE, key_of
+from dvc_runner.reach import files_needed, of_pipelines
 from dvc_runner.remote import missing_in_remote
 from dvc_runner.settings import Settings
 from dvc_runner.snapshot import dvc_place
@@ -54,12 +55,16 @@ def cache_of(project: Path) -> Path:
     return own / "cache"
 
 
-def names_of_data(project: Path, snapshot: Mapping[str, str]) -> set[str]:
-    """Return the md5s that a snapshot's .dvc files name, and those of its frozen stages."""
+def names_of_data(project: Path, snapshot: Mapping[str, str], pipeline: str = "") -> set[str]:
+    """Return the md5s that a snapshot's .dvc files name, and those of its frozen stages.
+
+    Of one pipeline those that it depends on: others of the repository may have much more.
+    """
     here = ("--git-dir", snapshot["repository"])
     tree = git(*here, "ls-tree", "-r", "-z", "--name-only", snapshot["id"]).split("\0")
+    tree = files_needed(project, pipeline, tree) if pipeline else tree
     files = [project / name for name in tree if name.endswith(".dvc")]
-    pipelines = [project / name for name in tree if PurePosixPath(name).name == "dvc.yaml"]
+    pipelines = [project / name for name in tree if of_pipelines(name)]
     files += [path.with_name("dvc.lock") for path in pipelines if FROZEN.search(text_of(path))]
     return {name for path in files for name in NAMED.findall(text_of(path))}
 
@@ -71,7 +76,7 @@ def text_of(path: Path) -> str:
 
 def objects_here(project: Path, snapshot: Mapping[str, str], pipeline: str = "") -> dict[str, Path]:
     """Map what a checkout's cache has of its data, by its key in a remote, to its file."""
-    names, found = names_of_data(project, snapshot), dict[str, Path]()
+    names, found = names_of_data(project, snapshot, pipeline), dict[str, Path]()
     own = dvc_place(pipeline, lambda name: (project / name).is_dir())
     cache = cache_of(project / own) if names else project
     while names:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dvc_runner.git import RunnerError, forget_dead_git_locks, git, try_git
+from dvc_runner.reach import MADE, READ, entries_of, of_pipelines, stages_of
 
 # the same tree must give the same snapshot at any time
 EPOCH = {"GIT_AUTHOR_DATE": "2000-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z"}
@@ -122,7 +123,7 @@ def require_whole(checkout: Checkout, tree: str, repository: Path) -> None:
     project, top = checkout.project.resolve(), checkout.top.resolve()
     words = ("ls-tree", "-r", "-z", "--name-only", tree)
     for name in git("--git-dir", str(repository), *words).split("\0"):
-        if PurePosixPath(name).name != "dvc.yaml":
+        if not of_pipelines(name):
             continue
         for path in paths_in(project / name):
             place = Path(os.path.normpath((project / name).parent / path))
@@ -135,25 +136,14 @@ def paths_in(pipeline: Path) -> Iterator[str]:
     import yaml  # noqa: PLC0415 - of Ansible's own packages and of DVC's; few projects need it
 
     try:
-        content = yaml.safe_load(pipeline.read_text())
-        stages = [*(content.get("stages") or {}).values()]
-    except (yaml.YAMLError, OSError, ValueError, AttributeError):
+        stages = [*stages_of(yaml.safe_load(pipeline.read_text()))]
+    except (yaml.YAMLError, OSError, ValueError):
         return  # DVC says it better
-    for stage in [{"vars": content.get("vars")}, *stages]:
-        body = stage.get("do", stage) if isinstance(stage, dict) else {}
-        place = str(body.get("wdir") or ".")
-        for entry in () if "$" in place else entries_of(body):
+    for stage in stages:
+        place = str(stage.get("wdir") or ".")
+        for entry in () if "$" in place else entries_of(stage, (*READ, *MADE)):
             if "$" not in entry.partition("/")[0]:
                 yield os.path.normpath(f"{place}/{entry}")
-
-
-def entries_of(stage: Mapping[str, Any]) -> Iterator[str]:
-    """List the files that a stage of a dvc.yaml names, from its directory."""
-    for key in ("deps", "outs", "metrics", "plots", "vars", "params"):
-        said = stage.get(key)
-        for entry in said if isinstance(said, list) else ():
-            names = entry if isinstance(entry, dict) else [] if key == "params" else [entry]
-            yield from (str(name).partition(":")[0] for name in names)
 
 
 @contextmanager
