@@ -78,6 +78,11 @@ class Asked(BaseModel):
     pipeline: str | None = Field(
         default=None, description="one dvc.yaml; without it the delivery's own"
     )
+    stage: str | None = Field(
+        default=None,
+        min_length=1,
+        description="one stage, as DVC calls it; a request without one ends the run",
+    )
 
 
 class Accepted(BaseModel):
@@ -198,6 +203,17 @@ def shown(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def wrong_in(asked: Asked) -> str:
+    """Say what of a request can not be run, or return an empty string."""
+    for name, value in asked:
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and half(text):
+                return f"{name}: {text!r} has half a character, which no file can hold: correct it."
+    if asked.stage and asked.grid:
+        return "grid: a stage is of one run: give one value each in set, or no stage."
+    return wrong_parameter(asked)
+
+
+def wrong_parameter(asked: Asked) -> str:
     """Say what DVC would not take of parameters, or return an empty string."""
     parser = OverridesParser.create()
     for name in ("set", "grid"):
@@ -215,6 +231,11 @@ def wrong_in(asked: Asked) -> str:
             if name == "set" and found.is_sweep_override():
                 return f"set: {item!r} is several runs: put it into grid, or give one value."
     return ""
+
+
+def half(text: str) -> bool:
+    """Tell whether a text has a surrogate without its other half, as JSON can spell it."""
+    return any("\ud800" <= each <= "\udfff" for each in text)
 
 
 async def said(at: Settings, offset: int, follow: bool) -> AsyncIterator[bytes]:

@@ -44,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
         "export", help="write the last run's dvc.lock, outputs and logs to stdout as tar"
     )
     # its data's address may hold a password, so a request is on no command line
-    request = "stdin's request, JSON with snapshot, source, params, data, set, grid, force, timeout"
+    keys = "snapshot, source, params, data, set, grid, force, stage, timeout"
+    request = f"stdin's request, JSON with {keys}"
     commands.add_parser("check", help=f"tell whether a run is needed for {request}")
     served = {
         "request": f"keep {request} under a name",

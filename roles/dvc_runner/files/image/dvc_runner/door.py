@@ -25,7 +25,13 @@ from dvc_runner.turns import ask, came, cancel, cancel_all, is_alive, left_over,
 
 NAME = re.compile(r"[0-9a-f]{1,40}")
 # what a request may say, and what each must be
-SAID: Mapping[str, type] = {"set": list, "grid": list, "force": bool, "pipeline": str}
+SAID: Mapping[str, type] = {
+    "set": list,
+    "grid": list,
+    "force": bool,
+    "pipeline": str,
+    "stage": str,
+}
 ASKED, CANCELLED = ".json", ".cancel"
 SECONDS = 1.0
 # a process that is asked for its turn is there by then, but for a machine that is very busy

@@ -191,6 +191,13 @@ def ignore_in_git(project: Path) -> list[Output]:
         return outputs_in(repo)
 
 
+def left_to_git(repo: Any) -> list[Any]:  # noqa: ANN401 - DVC ships no types
+    """List the outputs of an opened project that are there, and that DVC does not keep."""
+    root = Path(repo.root_dir)
+    local = [out for out in repo.index.outs if out.protocol == "local" and not out.use_cache]
+    return [out for out in local if is_inside(out, root) and Path(out.fs_path).exists()]
+
+
 def stage_named(repo: Any, name: str) -> Any:  # noqa: ANN401 - DVC ships no types
     """Return the stage of an opened project that DVC_STAGE names, wherever this is asked from.
 
@@ -203,6 +210,48 @@ def stage_named(repo: Any, name: str) -> Any:  # noqa: ANN401 - DVC ships no typ
         if Path(stage.path) == path and getattr(stage, "name", None) == short:
             return stage
     raise RunnerError(f"The project has no stage {name}: name one of `dvc stage list`.")
+
+
+def address_of(repo: Any, stage: Any) -> str:  # noqa: ANN401 - as above
+    """Return how DVC calls a stage at the top of its project, wherever this is asked from."""
+    file = str(Path(stage.path).relative_to(repo.root_dir))
+    return str(stage.name) if file == PIPELINE else f"{file}:{stage.name}"
+
+
+def stages_called(repo: Any, name: str, pipeline: str = "") -> dict[str, Any]:  # noqa: ANN401 - as above
+    """Map how DVC calls it to each stage that a request names: one, or those of a template.
+
+    Args:
+        repo: the opened project.
+        name: `train`, `train@a`, or with its file, `churn/dvc.yaml:train`.
+        pipeline: the dvc.yaml of a name without one.
+
+    Raises:
+        RunnerError: there is none.
+    """
+    stages = [stage for stage in repo.index.stages if stage.cmd and getattr(stage, "name", "")]
+    known = {address_of(repo, stage): stage for stage in stages}
+    wanted = name if ":" in name or pipeline in ("", PIPELINE) else f"{pipeline}:{name}"
+    found = {one: stage for one, stage in known.items() if wanted in (one, one.partition("@")[0])}
+    if not found:
+        raise RunnerError(
+            f"The project has no stage {wanted} (it has {', '.join(known) or 'none'}): name one of "
+            "these, or none to run all."
+        )
+    return found
+
+
+def behind(repo: Any, stage: Any) -> str:  # noqa: ANN401 - as above
+    """Name what another stage makes for this one and would have to make anew first, or nothing.
+
+    A stage that runs every time never is up to date.
+    """
+    for one in repo.stage.collect(f"{stage.path}:{stage.name}", with_deps=True):
+        with repo.lock:
+            why = [each for found in one.status().values() for each in found]
+        if one != stage and one.cmd and why not in ([], ["always changed"]):
+            return address_of(repo, one)
+    return ""
 
 
 def inputs_of(project: Path, stage: str) -> dict[str, str]:

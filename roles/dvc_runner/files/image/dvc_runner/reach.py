@@ -37,14 +37,14 @@ def stages_of(content: object) -> Iterator[Mapping[str, Any]]:
     """List the stages of a dvc.yaml that was read, templates as one, and its own variables first.
 
     Raises:
-        ValueError: it is no dvc.yaml.
+        TypeError: it is no dvc.yaml.
     """
     if not isinstance(content, dict) or not isinstance(content.get("stages") or {}, dict):
-        raise ValueError("no stages")
+        raise TypeError("no stages")
     for stage in [{"vars": content.get("vars")}, *(content.get("stages") or {}).values()]:
         body = stage.get("do", stage) if isinstance(stage, dict) else None
         if not isinstance(body, dict):
-            raise ValueError("no stage")
+            raise TypeError("no stage")
         yield body
 
 
@@ -92,7 +92,7 @@ def read(project: Path, name: str) -> list[Stage]:
     anything = frozenset((OPEN,))
     try:
         bodies = [*stages_of(yaml.safe_load((project / name).read_text()))]
-    except (yaml.YAMLError, OSError, ValueError):
+    except (yaml.YAMLError, OSError, ValueError, TypeError):
         return [Stage(name, anything, anything)]
     return [Stage(name, paths(name, body, READ), paths(name, body, MADE)) for body in bodies]
 

@@ -41,6 +41,7 @@ from dvc_runner.parameters import data_of, effective_params, has_params, overrid
 from dvc_runner.places import place
 from dvc_runner.remote import as_remote, missing_in_remote, require_remote
 from dvc_runner.settings import Settings
+from dvc_runner.stages import as_left, made_by_stage, require_before
 from dvc_runner.state import (
     LAST_RUN,
     lock_digest,
@@ -51,7 +52,7 @@ from dvc_runner.state import (
     whole,
     write_json,
 )
-from dvc_runner.status import stage_that_failed
+from dvc_runner.status import stage_in, stage_that_failed
 from dvc_runner.tracking import flat, note_run, now, stage_environment, tell
 from dvc_runner.transfer import is_direct, store
 from dvc_runner.turns import cancellable, is_alive, turn
@@ -110,6 +111,9 @@ def say(at: Settings, line: str) -> None:
 def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     """Bring the snapshot in, reproduce the pipeline, push its outputs and record the run.
 
+    Where the request names a stage, that alone is run, and nothing pushed or recorded: what it made
+    lies in the workspace until a request without one ends the run.
+
     Raises:
         RunnerError: the remote can not be used, or a stage or the push failed; finished stages are
             kept and do not run again.
@@ -126,13 +130,20 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
         if not reason:
             return {"changed": False, "seconds": 0.0, **summary(at)}
         put_lock_back(at, state)
+    one_stage, between = bool(request.get("stage")), not state.get("done")
     # where a push failed, `state` is already of data that no good run was made of yet
     good = state.pop("good", state)
     write_json(at.state, {**state, "done": False, "good": good})
     try:
         made_of = reproduce(at, request, state, everything)
     except (RunnerError, TimeLimitError) as error:
+        if one_stage and between:
+            raise  # it may be asked for again, with what the stages before it made
         raise RunnerError(f"{error} {put_back(at, good)}") from error
+    if one_stage:
+        seconds = round(time.monotonic() - began, 1)
+        made = made_by_stage(at, request)
+        return {"changed": bool(stage_in(at.log)), "seconds": seconds, "hashes": made}
     # the pipeline took these data: all that can be missing now is their way to the remote
     progress = {**state, **made_of, "done": False, "good": good}
     write_json(at.state, progress)
@@ -327,7 +338,8 @@ def reproduce(
     commit = fetch(at, request.get("source", ""), request.get("snapshot", ""))
     unfinished = go_on(at, effective_params(request, state), one_run(request.get("set", ())))
     before = try_git("rev-parse", "--verify", "--quiet", "HEAD", at=at.project)
-    check_out(at, commit, unfinished.get("snapshot", state.get("snapshot", "")))
+    with as_left(at, commit):
+        check_out(at, commit, unfinished.get("snapshot", state.get("snapshot", "")))
     configure_dvc(at)
     pipeline = request.get("pipeline", "")
     require_pipeline(at, pipeline)
@@ -355,6 +367,9 @@ def reproduce(
         lambda: last_words(at.log),
         pipeline,
     )
+    targets = [pipeline or "--all-pipelines"]
+    if request.get("stage"):
+        targets = ["--single-item", *require_before(at, request)]
     # a run that is gone on with keeps its name: what its stages logged before bears it
     name = unfinished.get("run") or uuid.uuid4().hex
     made_of = {"snapshot": commit, "params": params, "data": data, "run": name, "set": wanted}
@@ -362,12 +377,12 @@ def reproduce(
     write_json(at.unfinished, made_of)
     # from its run cache DVC would bring a stage's outputs back, but no run to the tracking server
     repro = [at.dvc, "repro", "--no-run-cache", *(["--force"] if everything else [])]
-    repro += [pipeline or "--all-pipelines"]
+    repro += targets
     code, kills, told = None, memory_kills(), at.log.stat().st_size
     try:
         code = stream(repro, at, stage_environment(at, commit, name))
     finally:
-        if code != 0:
+        if code != 0 or request.get("stage"):
             texts = {name: text.decode() for name, text in locks(at).items()}
             last_run = read_json(at.project / LAST_RUN)
             write_json(at.unfinished, {**made_of, "locks": texts, "last_run": last_run})

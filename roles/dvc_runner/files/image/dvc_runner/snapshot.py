@@ -137,7 +137,7 @@ def paths_in(pipeline: Path) -> Iterator[str]:
 
     try:
         stages = [*stages_of(yaml.safe_load(pipeline.read_text()))]
-    except (yaml.YAMLError, OSError, ValueError):
+    except (yaml.YAMLError, OSError, ValueError, TypeError):
         return  # DVC says it better
     for stage in stages:
         place = str(stage.get("wdir") or ".")
