@@ -318,7 +318,8 @@ def nothing_floats(root: Path) -> list[str]:
     """No `latest`, every Dockerfile stands on the base, every pip install demands hashes."""
     floating = re.compile(r"(:|@)latest\b|\bversion: *[\"']?latest|\bstate: latest", re.IGNORECASE)
     found = []
-    places = ("roles", "playbooks", "inventory", "molecule", "Makefile", ".ci", "notebooks")
+    places: tuple[str, ...] = ("roles", "playbooks", "inventory", "molecule", "Makefile", ".ci")
+    places += ("notebooks", "examples")
     for path in tree.files(root):
         parts = path.relative_to(root).parts
         if parts[0] not in places or path.suffix == ".py":
@@ -379,7 +380,9 @@ def modules_are_pinned(root: Path) -> list[str]:
 
 def pairs(root: Path) -> list[tuple[Path, Path]]:
     """Every list of requirements with its lock file."""
-    inputs = [*root.glob("*.in"), *root.glob("roles/*/files/**/*.in")]
+    inputs = [
+        path for at in ("*", "roles/*/files/**/*", "examples/*/*") for path in root.glob(f"{at}.in")
+    ]
     return [(path, path.with_suffix(".txt")) for path in sorted(inputs)]
 
 

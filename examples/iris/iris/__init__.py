@@ -1,0 +1,1 @@
+"""The iris pipeline: one settings file, three stages, one MLflow run."""
