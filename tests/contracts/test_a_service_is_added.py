@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,14 @@ def test_the_verdict_expects_it(copy: Path) -> None:
     said = " ".join(play(copy, "declared.yml").split())
     for word in ("toystore", "toy-migrate", "a toy starts few processes", "minio"):
         assert word in said
+
+
+def test_a_container_costs_a_run_one_task(copy: Path) -> None:
+    (copy / "declared.yml").write_text(DECLARED.format(copy=copy))
+    said = play(copy, "declared.yml")
+    declared = re.findall(r'"[\w-]+": \{"stage"', " ".join(said.split()))
+    assert len(declared) >= len(["toystore", "toy-migrate", "toy"])
+    assert len(re.findall(r"^TASK \[container_service :", said, re.MULTILINE)) == len(declared)
 
 
 def test_the_readme_is_asked_to_name_it(copy: Path) -> None:
