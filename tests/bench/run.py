@@ -161,6 +161,8 @@ def nothing_to_change(directory: Path, repeat: int) -> list[Row]:
     ]
     calls = len(re.findall(r"Using module file", playbook("-vvv")))
     rows.append(Row("module calls that reach the host, in `site.yml`", str(calls)))
+    tasks = len(re.findall(r"^TASK \[", again, re.MULTILINE))
+    rows.append(Row("tasks, each a process of its own, in `site.yml`", str(tasks)))
     keep = pyinfra(directory)
     try:
         took = medians(repeat, pyinfra=keep)

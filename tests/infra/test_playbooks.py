@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from tests.infra.faults_support import docker
 PLAYBOOKS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("playbooks/*.yml"))
 # what is run alone elsewhere, for it removes what it is about
 REMOVES = {"playbooks/destroy.yml", "playbooks/prune.yml"}
+# each is a process of its own, and a run with nothing to change takes as long as they are many
+TASKS, CALLS = 32, 2
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
@@ -40,3 +43,11 @@ def test_a_playbook_in_check_mode_needs_no_platform(playbook: str, absent_platfo
     said = absent_platform.attempt(playbook, "--check", platform_destroy_confirmed=True)
     assert "undefined" not in said
     assert "Traceback" not in said
+
+
+def test_a_run_with_nothing_to_change_has_few_tasks_and_two_calls(test_platform: Stack) -> None:
+    test_platform.play("site.yml")
+    said = test_platform.play("site.yml", "-vvv")
+    assert "changed=0" in said
+    assert len(re.findall(r"^TASK \[", said, re.MULTILINE)) <= TASKS
+    assert said.count("Using module file") == CALLS
