@@ -28,6 +28,8 @@ KEYS: Mapping[str, Any] = {
     "subdirectory": "",
     "pipeline": "",
     "dvc_config": "",
+    "remote_ssh_key": "",
+    "remote_host_key": "",
     "requirements": "",
     "system_packages": [],
     "params": {},

@@ -327,6 +327,50 @@ def test_an_import_of_an_address_comes_from_there_and_then_from_the_platform(wor
     assert counted(world) == 3
 
 
+def given(world: World, **secrets: str) -> dict[str, str]:
+    """What a runner is told that has these secrets."""
+    place = world.root / "secrets"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for name, text in secrets.items():
+        (place / name).write_text(text)
+    return {"RUNNER_SECRETS": str(place)}
+
+
+def test_a_remote_by_ssh_is_reached_with_the_key_that_was_given_on_the_host_that_is_pinned(
+    world: World, sshd: SimpleNamespace
+) -> None:
+    team_remote(world, f"ssh://{sshd.user}@127.0.0.1:{sshd.port}{world.root}/team")
+    stored = {path.name for path in (world.root / "team").rglob("*") if path.is_file()}
+    other = {name: (sshd.place / f"other{name}").read_text() for name in ("", ".pub")}
+    scanned = f"[127.0.0.1]:{sshd.port} {sshd.host_key}"
+    refused = {
+        "set the project's remote_host_key": {"remote_ssh_key": sshd.key},
+        "Permission denied": {"remote_ssh_key": other[""], "remote_host_key": scanned},
+        "remote_ssh_key is no private key without a passphrase": {
+            "remote_ssh_key": "ssh-ed25519 AA"
+        },
+    }
+    for sentence, secrets in refused.items():
+        done = world.call("local", str(world.project), **given(world, **secrets))
+        assert done.returncode == 1
+        assert sentence in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+    wrong = given(world, remote_ssh_key=sshd.key, remote_host_key=other[".pub"])
+    done = world.call("local", str(world.project), **wrong)
+    assert "set the project's remote_host_key" in done.stderr.splitlines()[-1]
+    for host_key in (sshd.host_key, scanned):
+        without_cache(world)
+        shutil.rmtree(world.remote, ignore_errors=True)
+        known = given(world, remote_ssh_key=sshd.key.strip(), remote_host_key=host_key)
+        done = world.call("local", str(world.project), **known)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert counted(world) == 5
+    assert stored <= {Path(name).name for name in world.objects()}
+    after = {path.name for path in (world.root / "team").rglob("*") if path.is_file()}
+    assert after == stored, "nothing is ever written to a team's remote"
+
+
 # --- one pipeline of a repository
 
 SHARED = PIPELINE.replace("many/*.csv", "../common.csv").replace("many", "../common.csv")

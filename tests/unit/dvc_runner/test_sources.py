@@ -28,7 +28,6 @@ pytestmark = pytest.mark.processes
 
 TOKEN = "s3cret/t%ken"  # noqa: S105 - of a server in this file
 LFS = shutil.which("git-lfs")
-SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
 class Git(BaseHTTPRequestHandler):
@@ -363,56 +362,14 @@ def test_a_submodules_commit_that_nobody_pushed_is_said_to_be_that(
 
 
 @pytest.fixture
-def ssh(tmp_path: Path, upstream: Path) -> Iterator[SimpleNamespace]:
-    """An SSH server of this user: an address, the key that it takes and its own keys."""
-    if not SSHD:
-        pytest.skip("there is no sshd: apt-get install openssh-server")
-    place = tmp_path / "ssh"
-    place.mkdir(mode=0o700)
-    for name in ("host", "deploy", "other"):
-        words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / name))
-        subprocess.run(words, check=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    settings = {
-        "HostKey": place / "host",
-        "AuthorizedKeysFile": place / "deploy.pub",
-        "PidFile": "none",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PasswordAuthentication": "no",
-        "PermitRootLogin": "yes",
-    }
-    (place / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    words = (
-        "-D",
-        "-e",
-        "-f",
-        str(place / "config"),
-        "-p",
-        str(port),
-        "-o",
-        "ListenAddress=127.0.0.1",
+def ssh(sshd: SimpleNamespace, upstream: Path) -> SimpleNamespace:
+    """An SSH server of this user, and the project there."""
+    url = f"ssh://{sshd.user}@127.0.0.1:{sshd.port}{upstream}"
+    return SimpleNamespace(
+        source=Source(url, ssh_key=sshd.key, host_key=sshd.host_key),
+        place=sshd.place,
+        port=sshd.port,
     )
-    with subprocess.Popen([SSHD, *words], stderr=subprocess.DEVNULL) as server:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if not probe.connect_ex(("127.0.0.1", port)):
-                    break
-            time.sleep(0.05)
-        yield SimpleNamespace(
-            source=Source(
-                f"ssh://{os.environ.get('USER', 'root')}@127.0.0.1:{port}{upstream}",
-                ssh_key=(place / "deploy").read_text(),
-                host_key=(place / "host.pub").read_text(),
-            ),
-            place=place,
-            port=port,
-        )
-        server.terminate()
 
 
 def test_a_deploy_key_opens_a_private_repository_on_the_host_that_is_pinned(

@@ -25,6 +25,7 @@ from dvc_runner.prune import prune
 from dvc_runner.run import export, progress, run_and_report, serve
 from dvc_runner.settings import Settings, settings
 from dvc_runner.snapshot import make_snapshot, write_bundle
+from dvc_runner.ssh import pin
 from dvc_runner.state import read_json
 from dvc_runner.status import status
 from dvc_runner.turns import ask, cancel
@@ -88,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
         "lacks", help="which of stdin's keys of objects are neither here nor in the remote: JSON"
     )
     commands.add_parser("outputs", help="what the project's stages make, as DVC says: JSON")
+    commands.add_parser(
+        "dvc", help="DVC in the project, with the keys that were given for its SSH remotes"
+    ).add_argument("words", nargs=argparse.REMAINDER)
     local = commands.add_parser(
         "local", help="snapshot a project and run it here, without any server"
     )
@@ -159,11 +163,21 @@ ANSWERS: dict[str, Callable[[Settings, argparse.Namespace], Any]] = {
 }
 
 
+CALLS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
+    "dvc": lambda at, given: dvc(at, given.words),
+    "local": lambda at, given: run_local(given, at),
+    "run": lambda at, _: serve(at),
+    "shell": lambda at, given: shell(at, given.failed, given.stage, given.words, given.print),
+}
+
+
 def dispatch(arguments: argparse.Namespace, at: Settings) -> int:
     """Carry out the subcommand."""
     if answer := ANSWERS.get(arguments.command):
         print(json.dumps(answer(at, arguments)))
         return 0
+    if call := CALLS.get(arguments.command):
+        return call(at, arguments)
     match arguments.command:
         case "idle":
             set_up(at)
@@ -171,22 +185,23 @@ def dispatch(arguments: argparse.Namespace, at: Settings) -> int:
             if at.inbox:
                 watch(at)
             os.execvp("sleep", ["sleep", "infinity"])  # noqa: S606, S607 - nothing to do until a run is asked for
-        case "run":
-            return serve(at)
         case "reproduce":
             found = reproduce(at, arguments.run, arguments.timeout)
             print(f"{found['table']}\n{json.dumps(found)}")
             return 0 if found["same"] else 2
-        case "shell":
-            given = arguments
-            return shell(at, given.failed, given.stage, given.words, given.print)
         case "request":
             ask(at, json.load(sys.stdin))
         case "export":
             export(at, sys.stdout.buffer)
-        case "local":
-            return run_local(arguments, at)
     return 0
+
+
+def dvc(at: Settings, words: list[str]) -> int:
+    """Run DVC in this process; returns its exit code."""
+    from dvc.cli import main as ask_dvc  # noqa: PLC0415 - takes a second
+
+    pin(at.secrets)
+    return int(ask_dvc(words))
 
 
 def run_local(arguments: argparse.Namespace, at: Settings) -> int:

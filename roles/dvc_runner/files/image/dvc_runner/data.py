@@ -13,6 +13,7 @@ from dvc_runner.objects import key_of
 from dvc_runner.outputs import REMOTE, make_places, opened
 from dvc_runner.remote import as_remote
 from dvc_runner.settings import Settings
+from dvc_runner.ssh import NOT_TRUSTED, pin
 from dvc_runner.transfer import bring, is_direct
 
 
@@ -38,6 +39,7 @@ def bring_data(
     Raises:
         RunnerError: something is nowhere.
     """
+    require_key(at)
     put_in(at, handed)
     with opened(at.project) as repo:
         make_places(repo)
@@ -57,6 +59,18 @@ def bring_data(
     if wanted:
         with opened(at.project) as repo:
             repo.checkout(targets=[out.fs_path for out in wanted], force=True)
+
+
+def require_key(at: Settings) -> None:
+    """Have this process's DVC use the keys that were given for SSH.
+
+    Raises:
+        RunnerError: they are none.
+    """
+    try:
+        pin(at.secrets)
+    except ValueError as error:
+        raise RunnerError(str(error)) from error
 
 
 def data_in(repo: Any, pipeline: str = "") -> list[Any]:  # noqa: ANN401 - DVC ships no types
@@ -144,11 +158,16 @@ def nowhere(at: Settings, outs: list[Any], said: str) -> str:
     file = os.path.relpath(out.stage.path, at.project)
     # so it says, too, of an import from a repository that can not be reached
     told = "" if said.startswith("Everything is up to date") else f"DVC says: {said} "
+    mend = "Push it with `dvc push`, or give what that place asks for as the project's dvc_config."
+    if NOT_TRUSTED.search(said):
+        mend = (
+            "Compare `ssh-keyscan` of that host with what its owner publishes, and set the "
+            "project's remote_host_key."
+        )
     return without_passwords(
         f"{relative(out, at)}{more} is not to be had: {file} names md5 {(absent or ['none'])[0]}, "
         f"which neither the checkout's cache has, nor {at.remote_url}, nor {theirs(out)}. "
-        f"{told}Push it with `dvc push`, or give what that place asks for as the "
-        "project's dvc_config."
+        f"{told}{mend}"
     )
 
 

@@ -72,6 +72,9 @@ from dvc_runner.workspace import (
 )
 
 SHA256 = re.compile(r"([0-9a-f]{64})?")
+# DVC itself, which a team's remotes let in
+WITH_KEYS = (sys.executable, "-I", str(Path(__file__).parent), "dvc")
+COUNTED = "failed to fetch data from the cloud"
 NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
 
 
@@ -363,7 +366,7 @@ def reproduce(
     bring_data(
         at,
         request.get("objects", ""),
-        lambda *words: stream([at.dvc, *words], at, {}),
+        lambda *words: stream([*WITH_KEYS, *words], at, {}),
         lambda: last_words(at.log),
         pipeline,
     )
@@ -430,7 +433,8 @@ def last_words(log: Path, most: int = 300) -> str:
     errors = [at for at, line in enumerate(lines) if line.startswith("ERROR: ")]
     if not errors:
         return f"{' '.join([line for line in lines if line][-3:])[:most].rstrip('.')}."
-    end = errors[-1]
+    # DVC counts what did not come after it has said why
+    end = next((at for at in reversed(errors) if COUNTED not in lines[at]), errors[-1])
     command = max((at for at in range(end) if lines[at].startswith("> ")), default=end)
     said = [line for line in lines[command + 1 : end] if line]
     ran = "failed to run: " in lines[end]

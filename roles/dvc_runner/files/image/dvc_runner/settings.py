@@ -22,7 +22,8 @@ class Settings:
     secrets: Path = Path("/run/secrets")
     """Files whose names begin with `env_` are variables of stages, and nobody else's.
 
-    `dvc_config` holds DVC's settings for the project's own remotes.
+    `dvc_config` holds DVC's settings for the project's own remotes, `remote_ssh_key` and
+    `remote_host_key` what those by SSH are reached with.
     """
     scratch: Path = Path("/workspace/tmp")
     """Where stages put temporary files; emptied before each run."""
