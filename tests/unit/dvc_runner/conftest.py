@@ -41,6 +41,12 @@ def git(at: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
+def dvc(at: Path, *words: str) -> None:
+    """Run DVC as a user of a project would."""
+    done = subprocess.run([DVC, *words], cwd=at, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def state_of(directory: Path) -> dict[str, tuple[int, bytes]]:
     """Every file below a directory with its time and content."""
     return {
@@ -143,7 +149,7 @@ class World:
 def new_world(root: Path) -> World:
     """Make a world with an empty project."""
     made = World(root)
-    made.project.mkdir()
+    made.project.mkdir(parents=True)
     git(made.project, "init", "--quiet")
     return made
 
@@ -182,8 +188,8 @@ def sshd(tmp_path: Path) -> Iterator[SimpleNamespace]:
     (place / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
-    words = ("-D", "-e", "-f", str(place / "config"), "-p", str(port))
-    with subprocess.Popen([SSHD, *words], stderr=subprocess.DEVNULL) as server:
+    command = [SSHD, "-D", "-e", "-f", str(place / "config"), "-p", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with socket.socket() as probe:

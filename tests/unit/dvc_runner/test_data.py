@@ -23,7 +23,7 @@ from dvc_runner.data import nowhere
 from dvc_runner.handover import cache_of, names_of_data
 from dvc_runner.settings import settings
 
-from .conftest import DVC, World, git
+from .conftest import DVC, World, dvc, git
 
 pytestmark = pytest.mark.processes
 
@@ -34,12 +34,6 @@ stages:
     deps: [numbers.csv, many]
     outs: [count.txt]
 """
-
-
-def dvc(at: Path, *words: str) -> None:
-    """Run DVC as a user of a project would."""
-    done = subprocess.run([DVC, *words], cwd=at, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
