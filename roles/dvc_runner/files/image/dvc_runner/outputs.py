@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from dvc_runner.objects import LIST, MD5, key_of, name_of
 
 REMOTE = "platform"
 PIPELINE = "dvc.yaml"
+MARKER = re.compile("^(<{7}|={7}|>{7})", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,20 @@ def opened(project: Path) -> Iterator[Any]:
         with Repo(str(project)) as repo:
             yield repo
     except (DvcException, OSError) as error:
-        raise RunnerError(f"DVC at {project}: {' '.join(str(error).split())}") from error
+        # it names files from where this process was started
+        why = " ".join(str(error).split()).replace(f"{os.path.relpath(project)}/", "")
+        raise RunnerError(f"DVC at {project}: {why}{where(error)}") from error
+
+
+def where(error: BaseException) -> str:
+    """Say in which line a file is wrong, which DVC tells on a terminal alone."""
+    mark = getattr(error.__cause__, "problem_mark", None)
+    if mark is None:
+        return ""
+    left = MARKER.search(mark.buffer or "")
+    line = mark.buffer.count("\n", 0, left.start()) if left else mark.line
+    what = "a conflict that git left" if left else error.__cause__.problem  # type: ignore[union-attr]
+    return f", line {line + 1}: {what}. Correct it."
 
 
 def outputs_in(repo: Any) -> list[Output]:  # noqa: ANN401 - DVC ships no types
