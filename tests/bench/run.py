@@ -349,6 +349,37 @@ def data() -> list[Row]:
     return rows
 
 
+def ten_projects(directory: Path, repeat: int) -> list[Row]:
+    """Compare ten small projects with nothing to do to one of them, in one inventory."""
+    say("ten projects")
+    entries = {}
+    for number in range(10):
+        name = f"bench-{number}"
+        project = directory / name
+        project.mkdir()
+        stage = {"make": {"cmd": "echo made >made.txt", "params": ["n"], "outs": ["made.txt"]}}
+        (project / "dvc.yaml").write_text(json.dumps({"stages": stage}))
+        (project / "params.yaml").write_text(f"n: {number}\n")
+        run("git", "init", "--quiet", at=project)
+        run("git", "add", "--all", at=project)
+        run("git", *AUTHOR, "commit", "--quiet", "-m", "a small one", at=project)
+        entries[name] = {"source": str(project), "memory": "256m"}
+    own = Path(os.environ["ANSIBLE_INVENTORY"]) / "group_vars/all/zz-ten.yml"
+    own.write_text(json.dumps({"dvc_runner_projects": entries}))
+    pipeline = ("ansible-playbook", "playbooks/pipeline.yml")
+    playbook("--skip-tags", "verify")
+    took = medians(
+        repeat,
+        one=lambda: run(*pipeline, "-e", "dvc_runner_project=bench-0"),
+        ten=lambda: run(*pipeline),
+    )
+    own.unlink()
+    return [
+        Row("one of ten projects, nothing to do", f"{took['one']:.2f} s"),
+        bounded("all ten", took["ten"], took["one"], 3),
+    ]
+
+
 def snapshot(directory: Path, repeat: int) -> list[Row]:
     """Compare a snapshot of a repository with what git takes to look at it."""
     say("snapshot")
@@ -460,6 +491,8 @@ def main() -> int:
             "Snapshot": snapshot(directory, arguments.repeat),
         }
         slowest = where_time_goes()
+        # after all that is measured of the project that is shipped
+        sections["Ten projects"] = ten_projects(directory, arguments.repeat)
         if arguments.cold:
             sections["Cold"] = cold()
         arguments.output.write_text(report(sections, slowest))
