@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 import shutil
 import subprocess
+import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,6 +111,28 @@ def test_only_what_the_platform_lacks_is_handed_over(world: World) -> None:
     result = hashlib.md5(b"6\n").hexdigest()  # noqa: S324 - DVC's own
     (named,) = [name for name in names_of(world) if name.endswith(".dir")]
     assert new == {named, hashlib.md5(b"3\n").hexdigest(), result}  # noqa: S324 - as above
+
+
+def test_data_of_thousands_of_files_are_handed_over_run_stored_and_saved(world: World) -> None:
+    for number in range(2000):
+        place = world.project / f"many/{number % 20}"
+        place.mkdir(exist_ok=True)
+        (place / f"{number}.txt").write_text(f"line {number}\n")
+    dvc(world.project, "add", "many")
+    (world.project / "dvc.yaml").write_text(
+        "stages: {copy: {cmd: cp -r many out && rm out/0.csv, deps: [many], outs: [out]}}\n"
+    )
+    saved(world.project)
+    world.run()
+    assert len(world.objects()) >= 2000 + 3 + 2
+    assert world.run().startswith("Nothing to do")
+    command = [*world.command("export")]
+    archive = subprocess.run(
+        command, env=world.environment(), capture_output=True, check=True
+    ).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as found:
+        files = [member.name for member in found if member.isfile()]
+    assert len([name for name in files if name.startswith("out/")]) == 2000 + 2
 
 
 def names_of(world: World) -> set[str]:
