@@ -95,16 +95,17 @@ def data() -> str:
     return os.environ.get("DATA") or (str(SHARED_DATA) if SHARED_DATA.is_file() else "synthetic")
 
 
-def stack(name: str, first_port: int, directory: Path, of: str = "local") -> Stack:
+def stack(name: str, first_port: int, directory: Path, of: str = "local", **own: object) -> Stack:
     """Name a platform with the API and console of MinIO on two ports, MLflow 4000 below them.
 
-    `of` is the inventory that it is one more of.
+    `of` is the inventory that it is one more of, `own` its further variables.
     """
     variables = {
         "minio_api_port": str(first_port),
         "minio_console_port": str(first_port + 1),
         "mlflow_port": str(first_port - 4000),
         "dvc_runner_data": data() if of == "local" else "",
+        **own,
     }
     inventory = directory / "inventory" / name
     new.write(inventory, ROOT / "inventory" / of, {"platform_name": name, **variables})

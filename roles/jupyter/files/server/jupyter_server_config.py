@@ -1,0 +1,21 @@
+"""Read by JupyterLab when it starts; the token is in the file that JUPYTER_TOKEN_FILE names."""
+
+import os
+
+from traitlets.config import get_config
+
+c = get_config()
+
+c.ServerApp.ip = "0.0.0.0"  # noqa: S104 - the container's own network; the host publishes what it is told to
+c.ServerApp.port = 8888
+c.ServerApp.port_retries = 0
+c.ServerApp.base_url = os.environ["JUPYTER_BASE_URL"]
+c.ServerApp.root_dir = "/notebooks"
+c.ServerApp.open_browser = False
+c.ServerApp.quit_button = False
+# the trash would be on another disk than the notebooks
+c.FileContentsManager.delete_to_trash = False
+c.KernelSpecManager.ensure_native_kernel = False
+c.LabApp.news_url = None
+c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
+c.LabApp.extension_manager = "readonly"
