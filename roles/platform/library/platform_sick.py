@@ -1,0 +1,81 @@
+"""Say in their own words what keeps containers of a platform from being healthy."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: platform_sick
+short_description: Fail with what the containers that are not healthy say of themselves
+description:
+  - Asked once a project did not come up. What a container says is what its health check said last,
+    or, where it has ended, the last line of its log.
+options:
+  name: {description: The platform's name., type: str, required: true}
+  otherwise: {description: What to say where every container is healthy., type: str, required: true}
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.docker_module import DockerError, QuietModule, docker, try_docker
+
+LABEL = "mlops.platform"
+MOST = 400
+
+
+def last_line(text: str) -> str:
+    """Return the last line that is not empty, as far as it can be read at once."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:MOST] if lines else ""
+
+
+def complaint(container: Mapping[str, Any], log: str) -> str:
+    """Return what is wrong with a container; empty where nothing is.
+
+    Args:
+        container: as `docker inspect` has it.
+        log: the end of its log.
+    """
+    name, state = container["Name"].lstrip("/"), container["State"]
+    health = state.get("Health") or {}
+    if state["Status"] == "running" and health.get("Status", "healthy") == "healthy":
+        return ""
+    if state["Status"] == "exited" and state["ExitCode"] == 0:
+        return ""
+    seen = f"{state['Status']}, code {state['ExitCode']}"
+    said = last_line(log)
+    if state["Status"] == "running":
+        seen = health["Status"]
+        said = last_line((health.get("Log") or [{"Output": ""}])[-1]["Output"]) or said
+    return f"{name} is {seen}: {said or 'it says nothing'}"
+
+
+def look(name: str) -> list[str]:
+    """Return what the containers of a platform complain of, one sentence each."""
+    names = docker("ps", "--all", "--filter", f"label={LABEL}={name}", "--format", "{{.Names}}")
+    found = []
+    for each in names:
+        logs = try_docker("logs", "--tail", "5", each)
+        inspected = json.loads("\n".join(docker("inspect", each)))[0]
+        found.append(complaint(inspected, logs.stdout + logs.stderr))
+    return [sentence for sentence in found if sentence]
+
+
+def main() -> None:
+    """Run the module."""
+    module = QuietModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "otherwise": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        said = look(module.params["name"])
+    except DockerError as error:
+        said = [str(error)]
+    module.fail_json(msg="\n".join(said) or module.params["otherwise"])
+
+
+if __name__ == "__main__":
+    main()
