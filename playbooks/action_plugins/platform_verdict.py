@@ -47,6 +47,8 @@ CONNECTION = {
 
 # what tells one run of a pipeline from another
 RUN = ("last_run", "snapshot", "params", "mlflow_runs")
+# what is spoken at a port, where it is not HTTP
+SCHEMES = {3306: "mysql", 5432: "postgresql"}
 # steps of a role beside its declaration -> what they register as <role>_...
 STEPS = {"provision.yml": "provisioned", "run.yml": "result"}
 
@@ -206,7 +208,10 @@ def closing(known: Mapping[str, Any], found: reports.Report) -> str:
         for label, service in host["platform_promises"]["services"].items():
             if service["stage"] == "job":
                 continue  # nobody goes there
-            where = [f"http://{port['address']}:{port['port']}" for port in service["ports"]]
+            where = [
+                f"{SCHEMES.get(port['inside'], 'http')}://{port['address']}:{port['port']}"
+                for port in service["ports"]
+            ]
             lines.append(f"  {label:<12} {', '.join(where) or 'listens on nothing'}")
         lines.append(f"  {'credentials':<12} {host['platform_secrets_directory']}")
     told = {"data": reports.data(found), "metrics": reports.scores(found.metrics)}

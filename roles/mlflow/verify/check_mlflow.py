@@ -26,6 +26,21 @@ def test_the_servers_user_reaches_its_own_bucket_and_nothing_else(
 
 
 @pytest.mark.promise(
+    "MLflow records in the database that is named",
+    hint="mlflow_backend* name it; `make up` starts the server with what they say",
+)
+def test_what_the_server_tells_is_in_the_database_of_the_inventory(
+    platform: Platform, facts: Facts, service: Callable[[str], Service], verdict: Verdict
+) -> None:
+    service("mlflow")
+    named, seen = platform.promised["backend"], facts.of("mlflow", "recorded")
+    wrong = [f"it does not have {each}, which the server tells" for each in seen["elsewhere"]]
+    if seen["backend"] != named:
+        wrong.append(f"it is {seen['backend']}")
+    verdict(wrong, f"{named}: the {seen['runs']} newest runs are there")
+
+
+@pytest.mark.promise(
     "MLflow answers to its own names only",
     hint="mlflow_allowed_hosts names them; one with a wildcard in front lets strangers' in",
 )

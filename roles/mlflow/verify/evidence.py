@@ -1,15 +1,20 @@
-"""What the tracking server's S3 user reaches, and the artifacts that are stored for it."""
+"""What the tracking server's S3 user reaches, where it records, and what artifacts it stored."""
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from platform_verify.evidence import Json, Reader, gather
+from platform_verify.evidence import NEAR, TIMEOUT, Json, Reader, gather
 from platform_verify.host import command_line, processes
 from platform_verify.s3 import bucket_and_key, client_here, object_md5, reach
 
 SERVICE = "mlflow"
+API = "http://127.0.0.1:5000/api/2.0/mlflow"
+NEWEST = 100
 
 
 def artifact_destination() -> str:
@@ -34,9 +39,50 @@ def stored_artifacts(paths: Iterable[str]) -> Json:
     return {"bucket": bucket_and_key(destination, "")[0], "paths": found}
 
 
+def asked(path: str, **body: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return what the server in this container answers."""
+    request = urllib.request.Request(  # noqa: S310 - this container's own address
+        f"{API}/{path}",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with NEAR.open(request, timeout=TIMEOUT) as reply:
+        return json.load(reply)
+
+
+def recorded() -> Json:
+    """Look in the database, by SQL, for the newest runs and experiments that the server tells."""
+    import sqlalchemy  # noqa: PLC0415 - there only
+
+    engine = sqlalchemy.create_engine(Path("/run/secrets/backend_store_uri").read_text().strip())
+    url = engine.url
+    found = asked("experiments/search", max_results=NEWEST).get("experiments", [])
+    experiments = {each["experiment_id"] for each in found}
+    newest = asked("runs/search", experiment_ids=sorted(experiments), max_results=NEWEST)
+    runs = {each["info"]["run_id"] for each in newest.get("runs", [])}
+    with engine.connect() as connection:
+        for table, column, told in (
+            ("experiments", "experiment_id", experiments),
+            ("runs", "run_uuid", runs),
+        ):
+            query = sqlalchemy.text(f"SELECT {column} FROM {table}")  # noqa: S608 - words from here
+            told -= {str(row[0]) for row in connection.execute(query)}
+    kind = url.get_backend_name()
+    return {
+        "backend": kind if kind == "sqlite" else f"{kind} {url.database} on {host(url)}",
+        "runs": len(newest.get("runs", [])),
+        "elsewhere": sorted(experiments | runs),
+    }
+
+
+def host(url: Any) -> str:  # noqa: ANN401 - SQLAlchemy is there only
+    """Return the address of an URL as the inventory writes it."""
+    return f"{url.host}:{url.port}" if url.port else str(url.host)
+
+
 def of_mlflow(given: Mapping[str, Any]) -> Json:
-    """Read what the server's S3 user reaches."""
-    return gather({"reach": lambda: reach(given.get("buckets", {}))})
+    """Read what the server's S3 user reaches, and where the server records."""
+    return gather({"reach": lambda: reach(given.get("buckets", {})), "recorded": recorded})
 
 
 def of_artifacts(given: Mapping[str, Any]) -> Json:
