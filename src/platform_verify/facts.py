@@ -149,6 +149,17 @@ class Facts:
             row["name"]: row for host in self._hosts for row in self.of_host(host, "containers")
         }
 
+    def url(self, service: Service, inside: int) -> str:
+        """Address, as its host sees it, of a port inside a running service, published or not.
+
+        Raises:
+            FactError: the service does not run.
+        """
+        self._running(service)
+        if any(port.inside == inside for port in service.ports):
+            return service.url(inside)
+        return f"http://{self.containers()[service.containers[0]]['address']}:{inside}"
+
     def strangers(self, service: Service, requests: Iterable[Mapping[str, Any]]) -> list[Json]:
         """Return what requests without credentials are answered on a running service's host.
 
@@ -229,7 +240,10 @@ class Facts:
         evidence, start = self._evidence[place], [python]
         if place in evidence.outside:
             image = self.containers()[container]["image"]
-            options = ("--rm", "-i", "--network=host", "--cap-drop=ALL", "--entrypoint=python3")
+            # in the network of a service that is published nowhere
+            beside = f"container:{given['beside']}" if given.get("beside") else "host"
+            limits = ("--cap-drop=ALL", "--entrypoint=python3")
+            options = ("--rm", "-i", f"--network={beside}", *limits)
             start = [*ENGINE, "docker", "run", *options, image]
         elif container:
             start = [*ENGINE, "docker", "exec", "-i", container, "python3"]

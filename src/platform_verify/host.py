@@ -202,6 +202,7 @@ def container(raw: Mapping[str, Any]) -> Json:
             if mode == "host"
         ],
         "mounts": [mount.get("Source", "") for mount in raw["Mounts"]],
+        "address": min(addresses, default=""),
         "ports": published(raw["NetworkSettings"]["Ports"]),
         "proxies": proxies(addresses),
         "listeners": inside,
@@ -211,22 +212,42 @@ def container(raw: Mapping[str, Any]) -> Json:
 def secret_values(text: str) -> list[str]:
     """Take from a secret file what must stay secret.
 
-    An address gives its password only, an INI file the values of keys that say they are secret,
-    anything else is secret as a whole.
+    An address gives its password only, an INI file and JSON the values of keys that say they are
+    secret, a key each of its lines, anything else is secret as a whole.
     """
     text = text.strip()
-    if "\n" in text:
+    with contextlib.suppress(ValueError):
+        if isinstance(told := json.loads(text), (dict, list)):
+            return [value for value in secrets_in(told) if len(value) >= SECRET_LEAST]
+    if text.startswith("-----BEGIN"):
+        found = [line for line in text.splitlines() if not line.startswith("-----")]
+    elif "\n" in text:
         pairs = (line.partition("=") for line in text.splitlines())
         found = [
             value.strip()
             for key, _, value in pairs
-            if any(word in key.lower() for word in ("secret", "password", "token"))
+            if is_secret(key)
         ]
     elif "://" in text:
         found = [urllib.parse.urlsplit(text).password or ""]
     else:
         found = [text]
     return [value for value in found if len(value) >= SECRET_LEAST]
+
+
+def is_secret(key: str) -> bool:
+    """Tell whether a key says that its value is secret."""
+    return any(word in key.lower() for word in ("secret", "password", "token"))
+
+
+def secrets_in(told: Any) -> list[str]:  # noqa: ANN401 - whatever JSON that is
+    """List the values of keys that say they are secret."""
+    if isinstance(told, list):
+        return [value for one in told for value in secrets_in(one)]
+    if not isinstance(told, dict):
+        return []
+    own = [str(value) for key, value in told.items() if is_secret(key) and isinstance(value, str)]
+    return own + [value for one in told.values() for value in secrets_in(one)]
 
 
 def blocks(log: IO[bytes]) -> Iterator[bytes]:

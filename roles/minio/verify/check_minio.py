@@ -46,7 +46,7 @@ def test_minio_answers_nothing_but_its_health_to_strangers(
     platform: Platform, facts: Facts, service: Callable[[str], Service], verdict: Verdict
 ) -> None:
     one = service("minio")
-    api, console = one.url(9000), one.url(9001)
+    api, console = facts.url(one, 9000), facts.url(one, 9001)
     closed: list[dict[str, Any]] = [
         {"url": f"{api}/"},
         {"url": f"{api}/minio/admin/v3/info"},

@@ -48,13 +48,13 @@ def test_mlflow_is_healthy_and_refuses_a_request_for_a_strangers_name(
     facts: Facts, service: Callable[[str], Service], verdict: Verdict
 ) -> None:
     one = service("mlflow")
-    url = one.url(5000)
+    url, name = facts.url(one, 5000), {"Host": f"{one.name}:5000"}
     asked = f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0"
     health, own, stranger = facts.strangers(
         one,
         [
-            {"url": f"{url}/health"},
-            {"url": asked},
+            {"url": f"{url}/health", "headers": name},
+            {"url": asked, "headers": name},
             {"url": asked, "headers": {"Host": "stranger.example"}},
         ],
     )

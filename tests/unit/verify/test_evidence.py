@@ -35,8 +35,22 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not bound
         ("sqlite:////data/mlflow.db", []),
         ("minio", []),
         ("", []),
+        (
+            f'[{{"name": "admin-of-the-lab", "password": "{WORD}", "groups": ["all-users"]}}]',
+            [WORD],
+        ),
+        (f"-----BEGIN PRIVATE KEY-----\n{WORD}\n-----END PRIVATE KEY-----", [WORD]),
     ],
-    ids=["a word", "an INI file", "an address with a password", "without", "a name", "nothing"],
+    ids=[
+        "a word",
+        "an INI file",
+        "an address with a password",
+        "without",
+        "a name",
+        "nothing",
+        "JSON",
+        "a key",
+    ],
 )
 def test_of_a_secret_file_only_the_secret_is_looked_for(content: str, found: list[str]) -> None:
     assert host.secret_values(content) == found

@@ -1,0 +1,215 @@
+"""What of the gateway's settings would not work, and what its programs read of them."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+LEAST_KEY = 32
+LEAST_PASSWORD = 12
+HASH = re.compile(r"\$(2[aby]\$\d\d\$[./A-Za-z0-9]{53}|argon2(id|i|d)\$.+)\Z")
+USER = re.compile(r"[^:\s]+\Z")
+PATH = re.compile(r"/[a-z0-9][a-z0-9-]*/\Z")
+UPSTREAM = re.compile(r"https?://[a-z0-9.-]+(:\d+)?\Z")
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z")
+TAKEN = ("/login/", "/logout/", "/state/")
+Settings = Sequence[Mapping[str, Any]]
+
+
+def faults(
+    users: Settings,
+    routes: Settings,
+    tls: Mapping[str, str],
+    names: Sequence[str],
+    key: str,
+) -> list[str]:
+    """Say what is wrong, in sentences that never hold a secret."""
+    return [
+        *user_faults(users),
+        *route_faults(routes, users),
+        *tls_faults(tls, names, datetime.now(UTC)),
+        *(
+            [f"gateway_session_key has {len(key)} characters: give {LEAST_KEY} or more."]
+            if len(key) < LEAST_KEY
+            else []
+        ),
+    ]
+
+
+def twice(names: list[str]) -> list[str]:
+    """List the names that are there more than once."""
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def user_faults(users: Settings) -> Iterator[str]:
+    """Say which users could not log in."""
+    names = [str(user["name"]) for user in users]
+    if not names:
+        yield "gateway_users is empty, so nobody could log in: name a user."
+    yield from (f"gateway_users lists {name!r} twice: merge the two." for name in twice(names))
+    for user in users:
+        name, password, hashed = (
+            str(user["name"]),
+            user.get("password", ""),
+            user.get("password_hash", ""),
+        )
+        if not USER.match(name):
+            yield f"gateway_users: {name!r} is no name of a user: leave out spaces and colons."
+        if bool(password) == bool(hashed):
+            yield f"gateway_users: {name} needs either password or password_hash."
+        elif hashed and not HASH.match(hashed):
+            yield (
+                f"gateway_users: password_hash of {name} is no bcrypt or argon2 hash: "
+                f"`htpasswd -nB {name}` prints one after the colon."
+            )
+        elif password and len(password) < LEAST_PASSWORD:
+            yield (
+                f"gateway_users: the password of {name} has {len(password)} characters: "
+                f"give {LEAST_PASSWORD} or more."
+            )
+
+
+def route_faults(routes: Settings, users: Settings) -> Iterator[str]:
+    """Say which routes NGINX would not take, and which nobody could open."""
+    known = {group for user in users for group in user.get("groups", [])}
+    paths = [str(route["path"]) for route in routes]
+    yield from (f"gateway_routes has path {path!r} twice: change one." for path in twice(paths))
+    for route in routes:
+        path, upstream = str(route["path"]), str(route["upstream"])
+        if not PATH.match(path) or path in TAKEN:
+            yield (
+                f"gateway_routes: path {path!r} cannot be used: take one such as /runs/, of "
+                "small letters, digits and hyphens, with a slash at both ends."
+            )
+        if not UPSTREAM.match(upstream):
+            yield (
+                f"gateway_routes: upstream {upstream!r} of {path} is no address such as "
+                "http://server:5000, without a path."
+            )
+        if (groups := route.get("groups", [])) and not known & set(groups):
+            yield f"gateway_routes: no user is in a group of {path} ({', '.join(groups)})."
+
+
+def tls_faults(tls: Mapping[str, str], names: Sequence[str], now: datetime) -> Iterator[str]:
+    """Say why browsers and clients would refuse the certificate."""
+    wrong = [name for name in names if not (NAME.match(name) or is_address(name))]
+    if wrong or not names:
+        said = ", ".join(map(repr, wrong)) or "none"
+        yield f"gateway_names: {said} is no name or address of a host."
+    if not tls.get("key", "").strip():
+        yield "gateway_tls has a certificate without its key: give both."
+        return
+    try:
+        chain = x509.load_pem_x509_certificates(tls.get("certificate", "").encode())
+        key = serialization.load_pem_private_key(tls["key"].encode(), None)
+    except (ValueError, TypeError):
+        yield "gateway_tls: certificate and key must be PEM, the key without a password."
+        return
+    leaf = chain[0]
+    if public(leaf.public_key()) != public(key.public_key()):
+        yield "gateway_tls: this is not the key of the first certificate: give the two together."
+    if leaf.not_valid_after_utc < now:
+        ended = leaf.not_valid_after_utc
+        yield f"gateway_tls: the certificate ended on {ended:%Y-%m-%d}: give a new one."
+    if leaf.not_valid_before_utc > now:
+        begins = leaf.not_valid_before_utc
+        yield (
+            f"gateway_tls: the certificate begins on {begins:%Y-%m-%d %H:%M} UTC and it is "
+            f"{now:%Y-%m-%d %H:%M}: set the clock of this machine."
+        )
+    if missing := [name for name in names if name not in wrong and not covers(leaf, name)]:
+        yield (
+            f"gateway_tls: the certificate is not for {', '.join(missing)}: give one that is, "
+            "or take it out of gateway_names."
+        )
+
+
+def public(key: Any) -> bytes:  # noqa: ANN401 - one of many kinds of keys
+    """Return the bytes of a public key."""
+    return bytes(
+        key.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+
+
+def is_address(name: str) -> bool:
+    """Tell an IP address from a name."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def covers(leaf: x509.Certificate, name: str) -> bool:
+    """Tell whether a certificate is for a name or address."""
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    if is_address(name):
+        return ipaddress.ip_address(name) in found.get_values_for_type(x509.IPAddress)
+    known = {each.lower() for each in found.get_values_for_type(x509.DNSName)}
+    return bool({name.lower(), f"*.{name.lower().partition('.')[2]}"} & known)
+
+
+def settings(routes: Settings, name: str, tls: Mapping[str, str], hours: int) -> str:
+    """Return what the portal reads of the inventory, as JSON."""
+    pages = [
+        {
+            "path": route["path"],
+            "title": route["title"],
+            "about": route.get("about", ""),
+            "groups": route.get("groups", []),
+            "health": of_upstream(route, "health"),
+            "version": of_upstream(route, "version"),
+        }
+        for route in routes
+    ]
+    told = {
+        "name": name,
+        "authority": tls.get("authority", ""),
+        "session_hours": hours,
+        "pages": pages,
+    }
+    return json.dumps(told, indent=1, sort_keys=True) + "\n"
+
+
+def of_upstream(route: Mapping[str, Any], key: str) -> str:
+    """Return the address of a path of a neighbour, or what else is said there."""
+    said = str(route.get(key, ""))
+    return f"{route['upstream']}{said}" if said.startswith("/") else said
+
+
+def accounts(users: Settings) -> str:
+    """Return users as the portal reads them, as JSON."""
+    kept = ("password", "password_hash")
+    told = [
+        {
+            "name": user["name"],
+            "groups": user.get("groups", []),
+            **{key: user.get(key, "") for key in kept},
+        }
+        for user in users
+    ]
+    return json.dumps(told, indent=1) + "\n"
+
+
+class FilterModule:
+    """The filters."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return them by name."""
+        return {
+            "gateway_faults": faults,
+            "gateway_settings": settings,
+            "gateway_accounts": accounts,
+        }

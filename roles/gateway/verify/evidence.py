@@ -1,0 +1,57 @@
+"""What the gateway answers to strangers, and the certificate that it shows them."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from platform_verify.evidence import TIMEOUT, Json, Reader, gather
+
+SERVICE = "gateway-portal"
+DAY = 86400
+
+
+def opened(given: Mapping[str, Any]) -> ssl.SSLSocket:
+    """Connect as a client does that trusts the platform's authority, or those of its system."""
+    context = ssl.create_default_context(cadata=given["authority"] or None)
+    raw = socket.create_connection((given["address"], given["port"]), TIMEOUT)
+    return context.wrap_socket(raw, server_hostname=given["names"][0])
+
+
+def answered(given: Mapping[str, Any], request: Mapping[str, Any]) -> Json:
+    """Send one request; its status, or why there is none."""
+    method, name = request.get("method", "GET"), f"{given['names'][0]}:{given['port']}"
+    told = {**request, "url": f"https://{name}{request['path']}"}
+    connection = http.client.HTTPConnection(name, timeout=TIMEOUT)
+    try:
+        connection.sock = opened(given)
+        connection.request(method, request["path"], headers=request.get("headers", {}))
+        return {**told, "status": connection.getresponse().status, "error": ""}
+    except (OSError, http.client.HTTPException) as error:
+        return {**told, "status": 0, "error": str(error)}
+    finally:
+        connection.close()
+
+
+def days_left(given: Mapping[str, Any]) -> float:
+    """Return how many days the certificate is good for; it is trusted, or this fails."""
+    with opened(given) as shown:
+        ends = (shown.getpeercert() or {})["notAfter"]
+    return round((ssl.cert_time_to_seconds(str(ends)) - time.time()) / DAY, 1)
+
+
+def of_door(given: Mapping[str, Any]) -> Json:
+    """Read what `requests` are answered at an `address` and `port`, and its certificate."""
+    return gather(
+        {
+            "answers": lambda: [answered(given, request) for request in given["requests"]],
+            "days_left": lambda: days_left(given),
+        }
+    )
+
+
+OUTSIDE: dict[str, Reader] = {"door": of_door}

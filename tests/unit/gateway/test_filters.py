@@ -1,0 +1,115 @@
+"""What of the gateway's settings is refused before anything is touched."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import CertificateBuilder, DNSName, Name, SubjectAlternativeName
+from cryptography.x509 import random_serial_number as serial
+from tests.unit.conftest import load
+
+gateway = load("gateway/filter_plugins/gateway.py")
+lookup = load("platform/lookup_plugins/platform_certificate.py")
+
+USER = {"name": "admin", "password": "p" * 20, "groups": ["admin"]}
+ROUTE = {"path": "/mlflow/", "upstream": "http://mlflow:5000", "title": "MLflow"}
+KEY = "k" * 32
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A certificate of the platform's own."""
+    made = lookup.server(tmp_path_factory.mktemp("tls"), "gateway", ["lab.example", "::1"], "lab")
+    return dict(made)
+
+
+def faults(tls: dict[str, str], **changed: Any) -> list[str]:  # noqa: ANN401 - of any option
+    """What is said of settings that are right but for what is changed."""
+    given = {"users": [USER], "routes": [ROUTE], "tls": tls, "names": ["lab.example"], "key": KEY}
+    given |= changed
+    return list(gateway.faults(*given.values()))
+
+
+def test_what_the_inventory_ships_with_is_taken(tls: dict[str, str]) -> None:
+    assert faults(tls) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"users": []}, "gateway_users is empty"),
+        ({"users": [USER, USER]}, "lists 'admin' twice"),
+        ({"users": [{**USER, "name": "a:b"}]}, "no name of a user"),
+        ({"users": [{**USER, "password": ""}]}, "needs either password or password_hash"),
+        ({"users": [{**USER, "password": "short"}]}, "has 5 characters"),
+        ({"users": [{"name": "a", "password_hash": "plain text"}]}, "no bcrypt or argon2 hash"),
+        ({"routes": [{**ROUTE, "path": "/mlflow"}]}, "path '/mlflow' cannot be used"),
+        ({"routes": [{**ROUTE, "path": '/a" {}/'}]}, "cannot be used"),
+        ({"routes": [{**ROUTE, "path": "/login/"}]}, "cannot be used"),
+        ({"routes": [ROUTE, ROUTE]}, "has path '/mlflow/' twice"),
+        ({"routes": [{**ROUTE, "upstream": "mlflow:5000"}]}, "no address such as"),
+        ({"routes": [{**ROUTE, "upstream": "http://a:1/;x"}]}, "no address such as"),
+        ({"routes": [{**ROUTE, "groups": ["none"]}]}, "no user is in a group of /mlflow/"),
+        ({"names": ["other.example"]}, "not for other.example"),
+        ({"names": []}, "gateway_names"),
+        ({"names": ["lab.example", "a b"]}, "'a b' is no name"),
+        ({"key": "short"}, "gateway_session_key has 5 characters"),
+    ],
+)
+def test_what_would_not_work_is_refused_in_a_sentence(
+    tls: dict[str, str], changed: dict[str, Any], said: str
+) -> None:
+    found = faults(tls, **changed)
+    assert len(found) == 1, found
+    assert said in found[0]
+    assert found[0].endswith(".")
+
+
+def signed(begins: timedelta, ends: timedelta) -> dict[str, str]:
+    """A certificate for other times than now."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = Name([])
+    made = (
+        CertificateBuilder(name, name, key.public_key(), serial(), now + begins, now + ends)
+        .add_extension(SubjectAlternativeName([DNSName("*.example")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM).decode()
+    return {"certificate": pem, "key": lookup.pem(key).decode()}
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "said"),
+    [(-2, 2, ""), (-3, -1, "ended on"), (1, 3, "set the clock")],
+    ids=["good, and a wildcard", "expired", "not yet good"],
+)
+def test_a_certificate_is_of_now(begins: int, ends: int, said: str) -> None:
+    found = faults(signed(timedelta(days=begins), timedelta(days=ends)))
+    assert [said in one for one in found] == ([True] if said else [])
+
+
+def test_certificate_and_key_belong_together_and_both_are_there(tls: dict[str, str]) -> None:
+    other = signed(timedelta(days=-1), timedelta(days=1))["key"]
+    assert "not the key of the first certificate" in faults({**tls, "key": other})[0]
+    assert "without its key" in faults({**tls, "key": ""})[0]
+    for broken in ({"key": "x"}, {"certificate": ""}, {"certificate": "-----BEGIN"}):
+        said = faults({**tls, **broken})
+        assert len(said) == 1
+        assert "must be PEM" in said[0]
+        assert tls["key"] not in said[0]
+
+
+def test_the_portal_reads_addresses_of_neighbours_and_no_secret(tls: dict[str, str]) -> None:
+    route = {**ROUTE, "health": "/health", "version": "3.17"}
+    told = gateway.settings([route], "lab", tls, 12)
+    page = json.loads(told)["pages"][0]
+    assert (page["health"], page["version"]) == ("http://mlflow:5000/health", "3.17")
+    assert tls["key"] not in told
+    assert "PRIVATE" not in told
+    users = json.loads(gateway.accounts([USER]))
+    assert users == [{**USER, "password_hash": ""}]
