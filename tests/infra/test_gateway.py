@@ -1,0 +1,354 @@
+"""A platform behind its gateway, by the clients that users have."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import ssl
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.infra.conftest import ROOT, Stack
+from tests.infra.faults_support import docker, wait_for
+
+from platform_inventory import new
+
+CLIENTS = Path(__file__).parent / "clients"
+PORT, PLAIN_PORT = 9743, 9780
+MIB = 2**20
+EXPERIMENT = "/mlflow/api/2.0/mlflow/experiments/get?experiment_id=0"
+WITHOUT_PIPELINE = ("--skip-tags", "pipeline,verify")
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The platform of inventory/fraud, on other ports."""
+    directory = tmp_path_factory.mktemp("mlops-gate")
+    inventory = directory / "inventory" / "mlops-gate"
+    variables = {
+        "platform_name": "mlops-gate",
+        "gateway_port": str(PORT),
+        "gateway_http_port": str(PLAIN_PORT),
+    }
+    new.write(inventory, ROOT / "inventory/fraud", variables)
+    made = Stack("mlops-gate", variables, directory, str(inventory))
+    try:
+        made.play("site.yml", *WITHOUT_PIPELINE)
+        yield made
+    finally:
+        made.destroy()
+
+
+def secret(platform: Stack, name: str) -> str:
+    """A generated secret of the platform."""
+    return (Path(platform.inventory) / ".secrets" / platform.name / name).read_text().strip()
+
+
+def as_admin(platform: Stack) -> str:
+    """The header of the user that every platform has."""
+    given = f"admin:{secret(platform, 'gateway_admin_password')}"
+    return f"Basic {base64.b64encode(given.encode()).decode()}"
+
+
+def ask(platform: Stack, path: str, method: str = "GET", **headers: str) -> tuple[int, str, str]:
+    """Send a path as it is, by a client that trusts the authority: status, location, body."""
+    context = ssl.create_default_context(cadata=secret(platform, "ca.crt"))
+    connection = http.client.HTTPSConnection("localhost", PORT, context=context, timeout=60)
+    try:
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        connection.request(method, path, headers=named)
+        reply = connection.getresponse()
+        return reply.status, reply.headers.get("Location", ""), reply.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def environment(platform: Stack) -> Path:
+    """What `make env` prints."""
+    path = platform.directory / "env"
+    platform.play("playbooks/env.yml", ansible_become=False, dvc_runner_env_file=str(path))
+    return path
+
+
+def client(environment: Path, script: Path, *words: str, shell: str = ":") -> tuple[int, str]:
+    """Run a program in a shell that took in what `make env` prints; exit code, output."""
+    lines = f'. {environment}; {shell}; exec "$0" "$@"'
+    done = subprocess.run(
+        ["bash", "-c", lines, sys.executable, str(script), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout if done.returncode == 0 else done.stderr[-3000:]
+
+
+def test_the_verdict_finds_its_promises_kept_and_a_second_run_changes_nothing(
+    platform: Stack,
+) -> None:
+    assert "changed=0" in platform.play("site.yml", *WITHOUT_PIPELINE)
+    _, report, text = platform.verify()
+    kept = {check.name for check in report.checks if check.ok}
+    assert kept >= {
+        "The gateway lets no stranger in",
+        "The gateway's certificate is trusted",
+        "Nothing but the gateway is published",
+    }, text
+
+
+def test_nothing_but_its_two_ports_is_open(platform: Stack) -> None:
+    form = ("ps", "--filter", f"label=mlops.platform={platform.name}", "--format", "{{.Ports}}")
+    shown = docker(*form)
+    open_ports = {
+        part.split("->")[0] for part in shown.replace("\n", ", ").split(", ") if "->" in part
+    }
+    assert open_ports == {f"127.0.0.1:{PORT}", f"127.0.0.1:{PLAIN_PORT}"}
+
+
+def test_mlflows_own_client_sends_and_fetches_files(environment: Path) -> None:
+    code, said = client(environment, CLIENTS / "transfer.py", str(40 * MIB))
+    assert code == 0, said
+
+
+def test_boto3_stores_and_fetches_and_presigned_addresses_work_for_who_has_none_of_the_keys(
+    platform: Stack, environment: Path
+) -> None:
+    code, said = client(environment, CLIENTS / "storage.py", "dvc-storage", str(40 * MIB))
+    assert code == 0, said
+    for address in said.split():
+        asked = urllib.parse.urlsplit(address)
+        assert asked.netloc == f"localhost:{PORT}"
+        assert ask(platform, f"{asked.path}?{asked.query}") == (200, "", "Größe.txt")
+
+
+@pytest.mark.parametrize(
+    ("shell", "said"),
+    [
+        ("unset MLFLOW_TRACKING_SERVER_CERT_PATH", "certificate verify failed"),
+        ("unset MLFLOW_TRACKING_PASSWORD", "401"),
+        ("export MLFLOW_TRACKING_PASSWORD=wrong", "401"),
+    ],
+)
+def test_mlflows_client_is_told_what_it_lacks(environment: Path, shell: str, said: str) -> None:
+    shell += "; export MLFLOW_HTTP_REQUEST_MAX_RETRIES=0"
+    code, text = client(environment, CLIENTS / "transfer.py", "1000", shell=shell)
+    assert code != 0
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ("shell", "said"),
+    [
+        ("unset AWS_CA_BUNDLE", "certificate verify failed"),
+        ("export AWS_SECRET_ACCESS_KEY=wrong", "SignatureDoesNotMatch"),
+    ],
+)
+def test_boto3_is_told_what_it_lacks(environment: Path, shell: str, said: str) -> None:
+    code, text = client(environment, CLIENTS / "storage.py", "dvc-storage", "1", shell=shell)
+    assert code != 0
+    assert said in text
+
+
+def test_a_browser_logs_in_once_for_all_pages_and_out_again(platform: Stack) -> None:
+    status, location, _ = ask(platform, "/mlflow/?x=1&y=2", Accept="text/html")
+    assert (status, location) == (302, "/login?next=%2Fmlflow%2F%3Fx%3D1%26y%3D2")
+    context = ssl.create_default_context(cadata=secret(platform, "ca.crt"))
+    connection = http.client.HTTPSConnection("localhost", PORT, context=context, timeout=60)
+    password = secret(platform, "gateway_admin_password")
+    form = urllib.parse.urlencode({"name": "admin", "password": password, "next": "/mlflow/"})
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    connection.request("POST", "/login", form, kind)
+    reply = connection.getresponse()
+    cookie = reply.headers["Set-Cookie"].partition(";")[0]
+    connection.close()
+    assert (reply.status, reply.headers["Location"]) == (303, "/mlflow/")
+    for path in ("/", "/mlflow/", "/minio/"):
+        status, _, text = ask(platform, path, Cookie=cookie)
+        assert status == 200, (path, text)
+    states = json.loads(ask(platform, "/state", Cookie=cookie)[2])
+    assert {one["state"] for one in states.values()} == {"up"}
+    assert states["/mlflow/"]["version"].startswith("3.")
+    # a page of elsewhere in the same browser may look, and do nothing
+    made = "/mlflow/api/2.0/mlflow/experiments/create"
+    for origin, refused in (("https://evil.example", True), (f"https://localhost:{PORT}", False)):
+        status, _, _ = ask(platform, made, "POST", Cookie=cookie, Origin=origin)
+        assert (status == 403) is refused
+    assert ask(platform, "/logout", "POST", Cookie=cookie)[0] == 303
+    assert ask(platform, "/mlflow/", Cookie=cookie)[0] == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/mlflow/../minio/",
+        "/mlflow/%2e%2e/minio/",
+        "/mlflow/..%2fminio/",
+        "//mlflow/version",
+        "/./mlflow/version",
+        "/nothing",
+        "/.check",
+        "/.s3",
+        "/mlflow/static-files/%2e%2e/%2e%2e/etc/passwd",
+    ],
+)
+def test_a_path_written_otherwise_opens_nothing(platform: Stack, path: str) -> None:
+    assert ask(platform, path)[0] in (400, 401, 404)
+    assert ask(platform, path, Authorization=as_admin(platform))[0] in (400, 404)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/minio/admin/v3/info", {"Authorization": "AWS4-HMAC-SHA256 x"}),
+        ("//minio/admin/v3/info?X-Amz-Signature=0", {}),
+        ("/%6dinio/admin/v3/info?X-Amz-Signature=0", {}),
+        ("/b/k?X-Amz-Signature=0", {"x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}),
+        ("/b/k?X-Amz-Signature=0", {"x-amz-meta-snowball-auto-extract": "true"}),
+        ("/b/k?select&select-type=2&X-Amz-Signature=0", {}),
+    ],
+)
+def test_what_a_hole_of_the_store_needs_does_not_reach_it(
+    platform: Stack, path: str, headers: dict[str, str]
+) -> None:
+    status, _, text = ask(platform, path, "PUT", **headers)
+    assert (status, text) == (403, "The gateway lets no such request through to S3.\n")
+
+
+@pytest.mark.usefixtures("platform")
+def test_a_strangers_name_is_refused_and_plain_http_is_sent_to_tls() -> None:
+    for name, status in (("evil.example", 421), ("localhost", 308)):
+        connection = http.client.HTTPConnection("127.0.0.1", PLAIN_PORT, timeout=60)
+        connection.request("GET", "/mlflow/?x=1", headers={"Host": name})
+        reply = connection.getresponse()
+        connection.close()
+        assert reply.status == status
+    assert reply.headers["Location"] == f"https://localhost:{PORT}/mlflow/?x=1"
+
+
+def test_old_versions_of_tls_are_refused(platform: Stack) -> None:
+    authority = Path(platform.inventory) / ".secrets" / platform.name / "ca.crt"
+    words = ["curl", "-sS", "-o", "/dev/null", "--noproxy", "*", "--cacert", str(authority)]
+    for most, code in (("1.1", 35), ("1.2", 0)):
+        done = subprocess.run(
+            [*words, "--tls-max", most, f"https://localhost:{PORT}/login"],
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+
+
+def test_the_log_has_a_line_of_json_for_a_request_and_nothing_that_is_secret(
+    platform: Stack,
+) -> None:
+    ask(platform, "/mlflow/version?token=a-secret-of-this-test", Authorization=as_admin(platform))
+    lines = docker("logs", platform.container("gateway")).splitlines()
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    mine = [one for one in told if one["path"] == "/mlflow/version" and one["user"] == "admin"]
+    assert mine
+    assert mine[-1]["status"] == 200
+    assert len(mine[-1]["request_id"]) == 32
+    assert "a-secret-of-this-test" not in "\n".join(lines)
+
+
+def test_a_large_upload_is_at_no_time_on_the_gateways_disk(
+    platform: Stack, environment: Path
+) -> None:
+    name = platform.container("gateway")
+    seen: list[int] = []
+    lines = f'. {environment}; exec "$0" "$@"'
+    words = [sys.executable, str(CLIENTS / "storage.py"), "dvc-storage", str(400 * MIB)]
+    sending = subprocess.Popen(["bash", "-c", lines, *words], stdout=subprocess.DEVNULL)
+    while sending.poll() is None:
+        seen.append(int(docker("exec", name, "du", "-sk", "/tmp").split()[0]))  # noqa: S108 - its
+    assert sending.returncode == 0
+    assert max(seen) < 1024
+    state = json.loads(docker("inspect", name))[0]["State"]
+    assert (state["OOMKilled"], state["Restarting"]) == (False, False)
+
+
+def test_a_neighbour_that_is_down_is_told_and_one_that_is_made_anew_is_found(
+    platform: Stack,
+) -> None:
+    name, header = platform.container("mlflow"), as_admin(platform)
+    docker("stop", "--time", "1", name)
+    try:
+        status, _, text = ask(platform, EXPERIMENT, Authorization=header)
+        assert (status, "does not answer" in text) == (503, True)
+        states = json.loads(ask(platform, "/state", Authorization=header)[2])
+        assert states["/mlflow/"]["state"] == "down"
+        # its address goes to another
+        holder = (f"--network={platform.name}", "--rm", "--detach", "--entrypoint", "sleep")
+        image = json.loads(docker("inspect", name))[0]["Config"]["Image"]
+        other = docker("run", *holder, image, "60")
+    finally:
+        docker("start", name)
+    try:
+        wait_for(
+            lambda: ask(platform, EXPERIMENT, Authorization=header)[0] == 200,
+            "MLflow to be found again",
+        )
+    finally:
+        docker("rm", "--force", other)
+
+
+def test_a_stopped_portal_lets_nobody_in(platform: Stack) -> None:
+    name = platform.container("gateway-portal")
+    docker("stop", "--time", "1", name)
+    try:
+        assert ask(platform, EXPERIMENT, Authorization=as_admin(platform))[0] == 503
+        assert ask(platform, EXPERIMENT)[0] == 503
+    finally:
+        docker("start", name)
+    wait_for(
+        lambda: ask(platform, EXPERIMENT, Authorization=as_admin(platform))[0] == 200,
+        "the portal to answer again",
+    )
+
+
+def test_a_removed_certificate_and_password_are_made_anew_and_the_old_ones_are_worth_nothing(
+    platform: Stack,
+) -> None:
+    secrets = Path(platform.inventory) / ".secrets" / platform.name
+    old, authority = as_admin(platform), secret(platform, "ca.crt")
+    shown = secret(platform, "gateway.crt")
+    for name in ("gateway_admin_password", "gateway.crt", "gateway.key"):
+        (secrets / name).unlink()
+    platform.play("site.yml", *WITHOUT_PIPELINE)
+    assert secret(platform, "ca.crt") == authority
+    assert secret(platform, "gateway.crt") != shown
+    assert ask(platform, EXPERIMENT, Authorization=old)[0] == 401
+    assert ask(platform, EXPERIMENT, Authorization=as_admin(platform))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"gateway_users": []}, "gateway_users is empty, so nobody could log in: name a user."),
+        (
+            {"gateway_tls": {"certificate": "x", "key": ""}},
+            "gateway_tls has a certificate without its key: give both.",
+        ),
+        (
+            {"gateway_names": ["lab.example"]},
+            "",
+        ),
+    ],
+    ids=["no user", "no key", "another name"],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_touched(
+    platform: Stack, given: dict[str, object], said: str
+) -> None:
+    one = replace(platform, variables={**platform.variables, **given})
+    if not said:
+        # the platform's own authority makes one for any name
+        assert "failed=0" in one.play("site.yml", "--check", *WITHOUT_PIPELINE, **given)
+        return
+    text = " ".join(one.attempt("site.yml", *WITHOUT_PIPELINE, **given).split())
+    assert said in text
+    assert "changed=0" in text
