@@ -21,8 +21,15 @@ from platform_verify import report
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SHARED_DATA = ROOT.parent / "shared" / "data" / "winequality-red.csv"
-# these share one platform; each other file has platforms of its own, so that two can run at once
-SHARING = {"test_clients", "test_playbooks", "test_projects", "test_verdict"}
+# files that share one platform; each other has platforms of its own, so that two can run at once
+SHARING = {
+    "test_clients": "core",
+    "test_playbooks": "core",
+    "test_projects": "core",
+    "test_verdict": "core",
+    "test_gateway": "gated",
+    "test_pages": "gated",
+}
 # what would answer for the user
 ASKED = ("CONFIRM", "KEEP_DATA", "IMAGES", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
 
@@ -117,7 +124,7 @@ class ByPlatform(LoadScopeScheduling):  # type: ignore[misc]  # its base is unty
 
     def _split_scope(self, nodeid: str) -> str:
         name = Path(nodeid.partition("::")[0]).stem
-        return "sharing" if name in SHARING else name
+        return SHARING.get(name, name)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByPlatform:
@@ -169,3 +176,30 @@ def fresh_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield made
     finally:
         made.destroy()
+
+
+@pytest.fixture(scope="session")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The platform of inventory/fraud behind its gateway, on other ports, before any run."""
+    directory = tmp_path_factory.mktemp("mlops-gate")
+    inventory = directory / "inventory" / "mlops-gate"
+    variables = {
+        "platform_name": "mlops-gate",
+        "gateway_port": "9743",
+        "gateway_http_port": "9780",
+    }
+    new.write(inventory, ROOT / "inventory/fraud", variables)
+    made = Stack("mlops-gate", variables, directory, str(inventory))
+    try:
+        made.play("site.yml", "--skip-tags", "pipeline,verify")
+        yield made
+    finally:
+        made.destroy()
+
+
+@pytest.fixture(scope="session")
+def gated_env(gated: Stack) -> Path:
+    """What `make env` prints for it."""
+    path = gated.directory / "env"
+    gated.play("playbooks/env.yml", ansible_become=False, dvc_runner_env_file=str(path))
+    return path

@@ -9,15 +9,12 @@ import ssl
 import subprocess
 import sys
 import urllib.parse
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.infra.conftest import ROOT, Stack
+from tests.infra.conftest import Stack
 from tests.infra.faults_support import docker, wait_for
-
-from platform_inventory import new
 
 CLIENTS = Path(__file__).parent / "clients"
 PORT, PLAIN_PORT = 9743, 9780
@@ -26,23 +23,16 @@ EXPERIMENT = "/mlflow/api/2.0/mlflow/experiments/get?experiment_id=0"
 WITHOUT_PIPELINE = ("--skip-tags", "pipeline,verify")
 
 
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The platform of inventory/fraud, on other ports."""
-    directory = tmp_path_factory.mktemp("mlops-gate")
-    inventory = directory / "inventory" / "mlops-gate"
-    variables = {
-        "platform_name": "mlops-gate",
-        "gateway_port": str(PORT),
-        "gateway_http_port": str(PLAIN_PORT),
-    }
-    new.write(inventory, ROOT / "inventory/fraud", variables)
-    made = Stack("mlops-gate", variables, directory, str(inventory))
-    try:
-        made.play("site.yml", *WITHOUT_PIPELINE)
-        yield made
-    finally:
-        made.destroy()
+@pytest.fixture
+def platform(gated: Stack) -> Stack:
+    """The platform behind its gateway."""
+    return gated
+
+
+@pytest.fixture
+def environment(gated_env: Path) -> Path:
+    """What `make env` prints."""
+    return gated_env
 
 
 def secret(platform: Stack, name: str) -> str:
@@ -67,14 +57,6 @@ def ask(platform: Stack, path: str, method: str = "GET", **headers: str) -> tupl
         return reply.status, reply.headers.get("Location", ""), reply.read().decode()
     finally:
         connection.close()
-
-
-@pytest.fixture(scope="module")
-def environment(platform: Stack) -> Path:
-    """What `make env` prints."""
-    path = platform.directory / "env"
-    platform.play("playbooks/env.yml", ansible_become=False, dvc_runner_env_file=str(path))
-    return path
 
 
 def client(environment: Path, script: Path, *words: str, shell: str = ":") -> tuple[int, str]:

@@ -1,0 +1,93 @@
+"""The pages of a platform behind its gateway, in a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+from tests.infra.conftest import ROOT, Stack
+from tests.infra.test_gateway import CLIENTS, client, secret
+
+SHOTS = ROOT / "reports/browser"
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
+PATIENCE = 60_000.0  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def page(gated: Stack) -> Iterator[Page]:
+    """A browser before anybody logged in; whether it trusts the certificate is asked elsewhere."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as programs:
+        browser = programs.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+        )
+        context = browser.new_context(
+            base_url=f"https://localhost:{gated.variables['gateway_port']}",
+            ignore_https_errors=True,
+            viewport=PHONE,
+        )
+        context.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        yield context.new_page()
+        browser.close()
+
+
+def shot(page: Page, name: str) -> None:
+    """Keep a picture of what is seen."""
+    page.screenshot(path=SHOTS / f"{name}.png")
+
+
+def test_a_stranger_sees_the_form_and_a_wrong_password_says_so(page: Page) -> None:
+    page.goto("/mlflow/")
+    page.fill("input[name=name]", "admin")
+    page.fill("input[name=password]", "wrong")
+    page.get_by_role("button").click()
+    expect(page.get_by_role("alert")).to_contain_text("do not belong together")
+
+
+def test_the_start_page_fits_a_phone_and_says_what_is_up(gated: Stack, page: Page) -> None:
+    page.goto("/")
+    page.fill("input[name=name]", "admin")
+    page.fill("input[name=password]", secret(gated, "gateway_admin_password"))
+    page.get_by_role("button").click()
+    expect(page.locator(".up")).to_have_count(page.locator("li").count())
+    expect(page.locator("li")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    shot(page, "start")
+
+
+def test_mlflow_shows_what_a_client_tracked_and_registered(page: Page, gated_env: Path) -> None:
+    page.set_viewport_size(DESK)
+    for script, word in (("transfer.py", "1000"), ("register.py", "eight")):
+        code, said = client(gated_env, CLIENTS / script, word)
+        assert code == 0, said
+    page.goto("/")
+    page.get_by_role("link", name="MLflow").click()
+    expect(page.get_by_text("clients", exact=True).first).to_be_visible()
+    shot(page, "mlflow")
+    page.goto("/mlflow/#/models/eight")
+    expect(page.get_by_text("Version 8").first).to_be_visible()
+    shot(page, "mlflow-model")
+
+
+def test_the_console_shows_an_object(gated: Stack, page: Page, gated_env: Path) -> None:
+    code, said = client(gated_env, CLIENTS / "storage.py", "dvc-storage", "1000")
+    assert code == 0, said
+    page.goto("/minio/")
+    page.fill("#accessKey", "dvc")
+    page.fill("#secretKey", secret(gated, "dvc_runner_s3_secret_key"))
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Acknowledge").click()
+    expect(page.get_by_text("storage", exact=True).first).to_be_visible()
+    shot(page, "minio")
+
+
+def test_who_logged_out_is_a_stranger_at_every_page(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("button", name="Log out admin").click()
+    expect(page.locator("input[name=password]")).to_be_visible()
+    for path in ("/", "/mlflow/", "/minio/"):
+        page.goto(path)
+        expect(page.locator("input[name=password]")).to_be_visible()
