@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
 from tests.infra.conftest import ROOT, Stack
 from tests.infra.test_gateway import CLIENTS, client, secret
 
 SHOTS = ROOT / "reports/browser"
-PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
+PHONE, DESK = ViewportSize(width=390, height=844), ViewportSize(width=1280, height=800)
 PATIENCE = 60_000.0  # milliseconds
 
 
