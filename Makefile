@@ -147,6 +147,10 @@ cancel: root .venv/run ## end what waits and runs of a project (PROJECT=churn); 
 prune: root .venv/run ## remove images, volumes and cached data that nothing uses (KEEP=10 runs; CONFIRM=yes, ARGS=--check)
 	@$(PLAYBOOK) playbooks/prune.yml $(if $(KEEP),-e dvc_runner_keep=$(KEEP)) $(ARGS)
 
+.PHONY: rotate
+rotate: root .venv/run ## make every generated password, key, token and certificate anew; containers start again
+	@$(PLAYBOOK) playbooks/rotate.yml $(ARGS)
+
 .PHONY: destroy
 destroy: root .venv/run ## remove the platform (CONFIRM=yes, KEEP_DATA=yes keeps volumes, IMAGES=yes removes images)
 	@if [ "$(CONFIRM)" != yes ]; then

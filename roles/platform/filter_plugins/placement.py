@@ -93,17 +93,23 @@ def meant(roles: str) -> set[str]:
     return {*TAGS, *VERBS, *names, *(name.replace("_", "-") for name in names)}
 
 
-def partly(wanted: Iterable[str], skipped: Iterable[str], roles: str) -> list[str]:
-    """Refuse --tags and --skip-tags where a platform is to be removed.
+def partly(
+    wanted: Iterable[str],
+    skipped: Iterable[str],
+    roles: str,
+    what: str = "A platform is removed",
+) -> list[str]:
+    """Refuse --tags and --skip-tags where a platform is to be removed, or all secrets changed.
 
     Args:
         wanted: Ansible's own ansible_run_tags.
         skipped: ansible_skip_tags.
         roles: the directory of the roles, whose names are no tags.
+        what: what is done as a whole.
     """
     tags = sorted({*wanted} - {"all", "always", "destroy"} | {*skipped} & meant(roles))
     sentence = (
-        f"A platform is removed as a whole, and tags are given ({', '.join(tags)}): leave --tags "
+        f"{what} as a whole, and tags are given ({', '.join(tags)}): leave --tags "
         "and --skip-tags out."
     )
     return [sentence] if tags else []
