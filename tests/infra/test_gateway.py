@@ -42,7 +42,7 @@ def secret(platform: Stack, name: str) -> str:
 
 def as_admin(platform: Stack) -> str:
     """The header of the user that every platform has."""
-    given = f"admin:{secret(platform, 'gateway_admin_password')}"
+    given = f"admin:{secret(platform, 'admin_password')}"
     return f"Basic {base64.b64encode(given.encode()).decode()}"
 
 
@@ -142,7 +142,7 @@ def test_a_browser_logs_in_once_for_all_pages_and_out_again(platform: Stack) -> 
     assert (status, location) == (302, "/login?next=%2Fmlflow%2F%3Fx%3D1%26y%3D2")
     context = ssl.create_default_context(cadata=secret(platform, "ca.crt"))
     connection = http.client.HTTPSConnection("localhost", PORT, context=context, timeout=60)
-    password = secret(platform, "gateway_admin_password")
+    password = secret(platform, "admin_password")
     form = urllib.parse.urlencode({"name": "admin", "password": password, "next": "/mlflow/"})
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     connection.request("POST", "/login", form, kind)
@@ -299,7 +299,7 @@ def test_a_removed_certificate_and_password_are_made_anew_and_the_old_ones_are_w
     secrets = Path(platform.inventory) / ".secrets" / platform.name
     old, authority = as_admin(platform), secret(platform, "ca.crt")
     shown = secret(platform, "gateway.crt")
-    for name in ("gateway_admin_password", "gateway.crt", "gateway.key"):
+    for name in ("admin_password", "gateway.crt", "gateway.key"):
         (secrets / name).unlink()
     platform.play("site.yml", *WITHOUT_PIPELINE)
     assert secret(platform, "ca.crt") == authority

@@ -50,7 +50,7 @@ def test_a_stranger_sees_the_form_and_a_wrong_password_says_so(page: Page) -> No
 def test_the_start_page_fits_a_phone_and_says_what_is_up(gated: Stack, page: Page) -> None:
     page.goto("/")
     page.fill("input[name=name]", "admin")
-    page.fill("input[name=password]", secret(gated, "gateway_admin_password"))
+    page.fill("input[name=password]", secret(gated, "admin_password"))
     page.get_by_role("button").click()
     expect(page.locator(".up")).to_have_count(page.locator("li").count())
     expect(page.locator("li")).to_have_count(2)
