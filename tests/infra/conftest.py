@@ -187,6 +187,13 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "platform_name": "mlops-gate",
         "gateway_port": "9743",
         "gateway_http_port": "9780",
+        # the real size takes minutes
+        "dvc_runner_projects": {
+            "fraud": {
+                "source": str(ROOT / "examples/fraud"),
+                "params": {"params.yaml:data.source": "synthetic", "params.yaml:data.rows": 12000},
+            }
+        },
     }
     new.write(inventory, ROOT / "inventory/fraud", variables)
     made = Stack("mlops-gate", variables, directory, str(inventory))
