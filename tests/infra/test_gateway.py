@@ -376,6 +376,7 @@ def test_rotation_makes_every_secret_anew_the_old_are_worth_nothing_and_no_data_
     assert as_owner(platform, after["mlflow_backend_password"]).split() == ["1"]
     assert mlflow_runs(platform) == runs
     assert "changed=0" in platform.play("site.yml")
+    platform.play("playbooks/env.yml", ansible_become=False, dvc_runner_env_file=str(environment))
 
 
 @pytest.mark.parametrize(

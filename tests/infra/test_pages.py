@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
 from tests.infra.conftest import ROOT, Stack
 from tests.infra.test_gateway import CLIENTS, client, secret
 
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium on this machine")
 SHOTS = ROOT / "reports/browser"
 PHONE, DESK = ViewportSize(width=390, height=844), ViewportSize(width=1280, height=800)
 PATIENCE = 60_000.0  # milliseconds
@@ -20,9 +23,7 @@ def page(gated: Stack) -> Iterator[Page]:
     """A browser before anybody logged in; whether it trusts the certificate is asked elsewhere."""
     SHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as programs:
-        browser = programs.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
-        )
+        browser = programs.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(
             base_url=f"https://localhost:{gated.variables['gateway_port']}",
             ignore_https_errors=True,
