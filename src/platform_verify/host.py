@@ -223,11 +223,7 @@ def secret_values(text: str) -> list[str]:
         found = [line for line in text.splitlines() if not line.startswith("-----")]
     elif "\n" in text:
         pairs = (line.partition("=") for line in text.splitlines())
-        found = [
-            value.strip()
-            for key, _, value in pairs
-            if is_secret(key)
-        ]
+        found = [value.strip() for key, _, value in pairs if is_secret(key)]
     elif "://" in text:
         found = [urllib.parse.urlsplit(text).password or ""]
     else:
