@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from tests.bench.behind_gateway import measured
 
 from platform_inventory import new
 
@@ -406,6 +407,47 @@ def snapshot(directory: Path, repeat: int) -> list[Row]:
     ]
 
 
+def gateway(directory: Path) -> list[Row]:
+    """Compare MLflow behind the gateway of inventory/fraud with MLflow itself."""
+    say("gateway")
+    name, port = f"{NAME}-gate", 15443
+    inventory = directory / "inventory" / name
+    own = {"platform_name": name, "gateway_port": str(port), "gateway_http_port": "15080"}
+    new.write(inventory, ROOT / "inventory/fraud", own)
+    core, os.environ["ANSIBLE_INVENTORY"] = os.environ["ANSIBLE_INVENTORY"], str(inventory)
+    try:
+        playbook("--skip-tags", "pipeline,verify")
+        took = measured(name, inventory, port)
+    finally:
+        run("ansible-playbook", "playbooks/destroy.yml", "-e", "platform_destroy_confirmed=true")
+        os.environ["ANSIBLE_INVENTORY"] = core
+    share, more = took["gated_rate"] / took["direct_rate"], took["gated_ms"] - took["direct_ms"]
+    rows = [
+        Row("read of an experiment p50, MLflow itself", f"{took['direct_ms']:.2f} ms"),
+        Row(
+            "through the gateway, TLS and log-in",
+            f"{took['gated_ms']:.2f} ms, {more:.2f} ms more",
+            "at most 1 ms more",
+            more <= 1,
+        ),
+        Row("reads a second of four clients, MLflow itself", f"{took['direct_rate']:.0f}"),
+        Row(
+            "through the gateway",
+            f"{took['gated_rate']:.0f}, {share:.2f} of it",
+            "at least 0.8",
+            share >= 0.8,
+        ),
+    ]
+    for way in ("up", "down"):
+        rows.append(
+            Row(f"artifact of 1 GiB {way}, MLflow itself", f"{took[f'direct_{way}']:.2f} s")
+        )
+        # no throughput lost, as far as two runs can tell
+        took_gated, took_direct = took[f"gated_{way}"], took[f"direct_{way}"]
+        rows.append(bounded("through the gateway", took_gated, took_direct, 1.1))
+    return rows
+
+
 def cold() -> list[Row]:
     """Build every image from nothing, at once, and then each alone on a base of its own."""
     took = {}
@@ -493,6 +535,7 @@ def main() -> int:
         slowest = where_time_goes()
         # after all that is measured of the project that is shipped
         sections["Ten projects"] = ten_projects(directory, arguments.repeat)
+        sections["Gateway"] = gateway(directory)
         if arguments.cold:
             sections["Cold"] = cold()
         arguments.output.write_text(report(sections, slowest))
