@@ -180,7 +180,7 @@ test-quick: .venv/dev ## the tiers that need no Docker: contracts, unit, lint, p
 
 .PHONY: bench
 bench: root .venv/dev ## measure, and write docs/benchmarks.md
-	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src $(BIN)/python tests/bench/run.py $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src:. $(BIN)/python tests/bench/run.py $(ARGS)
 
 .PHONY: docs
 docs: .venv/run ## write docs/roles/ anew from the roles' argument_specs
