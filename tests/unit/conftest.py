@@ -20,6 +20,11 @@ AS_ANSIBLE = [sys.executable, str(as_ansible.__file__)]
 RunModule = Callable[..., dict[str, Any]]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the mark that files of checks carry."""
+    config.addinivalue_line("markers", "promise(name, hint): as in platform_verify.checking")
+
+
 def load(relative: str) -> ModuleType:
     """Import a file below roles/ under a name of its own."""
     path = ROLES / relative

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-import filecmp
+import fcntl
+import hashlib
+import json
 import os
 import shlex
 import shutil
 import sys
-import tarfile
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).parent))
-from dvc_pipeline import explained, told  # Ansible loads plugins by file, not by package
+from dvc_pipeline import ActionModule as Pipeline  # Ansible loads plugins by file, not by package
+from dvc_pipeline import explained, runner, told
 
 from dvc_runner.git import without_passwords
 
+# a directory in the checkout, on whose file system the last step is a rename
+ASIDE = ".dvc-results"
+PIECE = 128 << 20  # bytes that are on their way at once
+CHUNK = 1 << 20
+CHANGED = (
+    "The results were changed while they were saved, and the checkout is as it was: save again."
+)
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
+
+class ActionModule(Pipeline):
     """Arguments: projects (as the filter dvc_runner_listed returns them)."""
 
     def run(
         self, tmp: str | None = None, task_vars: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Run the task."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
+        result: dict[str, Any] = super(Pipeline, self).run(tmp, task_vars)
         written: dict[str, list[str]] = {}
         errors: dict[str, str] = {}
         for one in self._task.args["projects"]:
@@ -37,6 +46,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
                 written[one["name"]] = self._save(one)
             except AnsibleActionFail as error:
                 errors[one["name"]] = str(error)
+            except OSError as error:
+                errors[one["name"]] = f"{one['source']} can not be written: {error}."
         if errors:
             also = f" Saved: {', '.join(written)}." if written else ""
             raise AnsibleActionFail(f"{told(errors)}{also}")
@@ -52,74 +63,179 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
                 "checkout here: "
                 "results can be saved into a checkout only."
             )
-        project = project / str(one.get("subdirectory") or "")
-        with tempfile.TemporaryDirectory(prefix="dvc-results-") as local:
-            archive = Path(local) / "results.tar"
-            self._fetch(one["container"], archive)
-            unpack(archive, Path(local) / "new")
-            written = differing(Path(local) / "new", project)
-            if not self._task.check_mode:
-                for name in written:
-                    place(Path(local) / "new" / name, project, name)
-        return written
+        project = (project / str(one.get("subdirectory") or "")).absolute()
+        found = self._results(one["container"])
+        names = differing(found, project)
+        if self._task.check_mode or not (names or (project / ASIDE).exists()):
+            return names
+        with aside_in(project) as aside:
+            require_room(project, sum(found[name]["size"] for name in names))
+            parts = {name: aside / str(number) for number, name in enumerate(names)}
+            self._bring(one["container"], {name: found[name] for name in names}, parts)
+            # a lock never names what has not come
+            for name in sorted(names, key=lambda name: Path(name).name == "dvc.lock"):
+                place(parts[name], project, name)
+        return names
 
-    def _fetch(self, container: str, archive: Path) -> None:
-        """Have the runner write its results on the host, and bring that file here."""
-        self._make_tmp_path()
-        remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "results.tar")
-        words = shlex.join(["docker", "exec", container, "dvc_runner", "export"])
-        command = f"{self._compute_environment_string()} {words}"
-        reply = self._low_level_execute_command(f"{command} > {shlex.quote(remote)}", in_data=b"\n")
+    def _results(self, container: str) -> dict[str, dict[str, Any]]:
+        """Return what there is to save, as the runner in a container describes it."""
+        try:
+            return dict(self._ask(container, "results")["files"])
+        except AnsibleActionFail as error:
+            if "invalid choice: 'results'" not in str(error):
+                raise
+            raise AnsibleActionFail(
+                f"{container} is of an earlier release of the platform: `make up`, then save."
+            ) from error
+
+    def _bring(
+        self, container: str, found: Mapping[str, Mapping[str, Any]], parts: Mapping[str, Path]
+    ) -> None:
+        """Write each file of `found` to its part.
+
+        Raises:
+            AnsibleActionFail: one did not come as it was described.
+        """
+        digests = {name: hashlib.md5(usedforsecurity=False) for name in found}
+        sizes = {name: int(row["size"]) for name, row in found.items()}
+        for batch in batches(sizes, PIECE):
+            pieces = [(found[name]["at"], offset, size) for name, offset, size in batch]
+            piece = self._fetch(container, pieces, next(iter(parts.values())).parent / "piece")
+            with piece.open("rb") as source:
+                for name, _, size in batch:
+                    append(source, size, parts[name], digests[name])
+            piece.unlink()
+        for name, digest in digests.items():
+            if digest.hexdigest() != found[name]["md5"]:
+                raise AnsibleActionFail(f"{name}: {CHANGED}")
+
+    def _fetch(self, container: str, pieces: list[tuple[str, int, int]], piece: Path) -> Path:
+        """Have the runner write pieces of files one after the other, and bring them to a file."""
+        piece.touch(mode=0o600)
+        # the host's own superuser can write where this is; anyone else, and another host, can not
+        direct = self._connection.transport == "local" and self._become_user() in (None, "root")
+        remote = str(piece)
+        if not direct:
+            self._make_tmp_path()
+            remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "piece")
+        command = shlex.join([*runner(container, "-i"), "read"])
+        given = f"{json.dumps({'pieces': pieces})}\n".encode()
+        reply = self._on_host(f"{command} > {shlex.quote(remote)}", given)
         if reply["rc"]:
             raise AnsibleActionFail(explained(container, reply["stderr"].strip()))
-        self._fixup_perms2([self._connection._shell.tmpdir, remote], execute=False)
-        self._connection.fetch_file(remote, str(archive))
-        self._remove_tmp_path(self._connection._shell.tmpdir)
-        self._connection._shell.tmpdir = None
+        if not direct:
+            self._fixup_perms2([self._connection._shell.tmpdir, remote], execute=False)
+            self._connection.fetch_file(remote, str(piece))
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+            self._connection._shell.tmpdir = None
+        return piece
+
+    def _become_user(self) -> str | None:
+        """Return who commands are carried out as, None for whoever is connected."""
+        become = self._connection.become
+        return str(become.get_option("become_user") or "root") if become else None
 
 
-def unpack(archive: Path, target: Path) -> None:
-    """Put the files of a tar archive below `target`, and nothing of it anywhere else.
-
-    A pipeline wrote the archive. tarfile's own filter for such is younger than Debian 12's Python.
+def differing(found: Mapping[str, Mapping[str, Any]], project: Path) -> list[str]:
+    """List the files of `found` that `project` has not, or has with another content.
 
     Raises:
-        AnsibleActionFail: a name in the archive leads out of it.
+        AnsibleActionFail: a name leads out of the project, or into git's own directory.
     """
-    with tarfile.open(archive) as results:
-        for member in results:
-            name = PurePosixPath(member.name)
-            if name.is_absolute() or ".." in name.parts:
-                raise AnsibleActionFail(
-                    f"The results hold {member.name!r}, which lies outside of a project: nothing "
-                    "was saved. See what the pipeline's outputs are."
-                )
-            content = results.extractfile(member) if member.isfile() or member.islnk() else None
-            if content is not None:
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                with content, (target / name).open("wb") as output:
-                    shutil.copyfileobj(content, output)
+    for name in found:
+        path = PurePosixPath(name)
+        if path.is_absolute() or {"..", ".git"} & {*path.parts}:
+            raise AnsibleActionFail(
+                f"The results hold {name!r}, which lies outside of a project: nothing "
+                "was saved. See what the pipeline's outputs are."
+            )
+    return [name for name, row in sorted(found.items()) if not has(project / name, row)]
 
 
-def differing(new: Path, project: Path) -> list[str]:
-    """List the files below `new` that `project` has not, or has with another content."""
-    names = sorted(str(path.relative_to(new)) for path in new.rglob("*") if path.is_file())
-    return [
-        name
-        for name in names
-        if not (project / name).is_file()
-        or not filecmp.cmp(project / name, new / name, shallow=False)
-    ]
+def has(path: Path, row: Mapping[str, Any]) -> bool:
+    """Tell whether a file is as it is described; of another size it need not be read."""
+    if not path.is_file() or path.stat().st_size != row["size"]:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest() == str(row["md5"])
 
 
-def place(source: Path, project: Path, name: str) -> None:
-    """Put one file into the project, it and new directories owned by the project's owner."""
+def batches(sizes: Mapping[str, int], most: int) -> Iterator[list[tuple[str, int, int]]]:
+    """Cut files into pieces, and put these together to at most `most` bytes.
+
+    Yields:
+        Pieces in the order of the files: name, where it begins, how many bytes.
+    """
+    batch: list[tuple[str, int, int]] = []
+    room = most
+    for name, size in sizes.items():
+        offset = 0
+        while True:
+            length = min(size - offset, room)
+            batch.append((name, offset, length))
+            offset, room = offset + length, room - length
+            if not room:
+                yield batch
+                batch, room = [], most
+            if offset == size:
+                break
+    if batch:
+        yield batch
+
+
+def append(source: Any, size: int, part: Path, digest: Any) -> None:  # noqa: ANN401 - a file, a hash
+    """Append the next `size` bytes of a file to a part, and to its hash."""
+    with part.open("ab") as output:
+        while size and (content := source.read(min(size, CHUNK))):
+            output.write(content)
+            digest.update(content)
+            size -= len(content)
+
+
+@contextmanager
+def aside_in(project: Path) -> Iterator[Path]:
+    """Hold a directory in a project that git ignores; what a killed save left there is removed.
+
+    Raises:
+        AnsibleActionFail: another save holds it.
+    """
+    aside = project / ASIDE
+    aside.mkdir(mode=0o700, exist_ok=True)
+    with (aside / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AnsibleActionFail(
+                f"Another save into {project} is under way: wait for its end."
+            ) from None
+        for old in aside.iterdir():
+            if old.name != "lock":
+                old.unlink()
+        (aside / ".gitignore").write_text("*\n")
+        try:
+            yield aside
+        finally:
+            shutil.rmtree(aside)
+
+
+def require_room(project: Path, size: int) -> None:
+    """Raise AnsibleActionFail where a project's file system has not so many bytes, and a piece."""
+    wanted, free = size + min(size, PIECE), shutil.disk_usage(project).free
+    if wanted > free:
+        raise AnsibleActionFail(
+            f"Saving needs {wanted / 1e6:.0f} MB at {project}, which has {free / 1e6:.0f} MB free: "
+            "make room, and save again."
+        )
+
+
+def place(part: Path, project: Path, name: str) -> None:
+    """Move one file into the project, it and new directories owned by the project's owner."""
     owner = project.stat()
     target = project / name
     missing = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    shutil.copyfile(source, part)
+    if part.stat().st_dev != target.parent.stat().st_dev:
+        part = Path(shutil.copyfile(part, target.with_name(f".{target.name}.part")))
     part.chmod(0o644)
     for path in (part, *missing):
         if os.geteuid() == 0:

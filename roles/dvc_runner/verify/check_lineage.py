@@ -15,6 +15,7 @@ Verdict = Callable[[Iterable[str], str], None]
 TOLERANCE = 1e-6  # metrics are written with six decimals
 EACH = "pipelines"
 PIPELINE = "run `make pipeline`"
+ENDS = "`make pipeline`, or a request to the API without `stage`, ends it"
 AGAIN = "run `make pipeline FORCE=yes`: every stage runs, and the model is registered again"
 
 
@@ -28,6 +29,10 @@ def chain(
     """The workspace of a project's last run."""
     service(each)
     found: Mapping[str, Any] = facts.of("runner", "workspace", service=each)
+    if found["unfinished"]:
+        if found["running"]:
+            raise FactError("a run is under way", "wait for its end (`make status` tells)")
+        raise FactError("the last run is unfinished: not all of its stages are done", ENDS)
     if found["metrics"]:
         tell_metrics(found["metrics"])
     if not found["lock"]:

@@ -185,6 +185,9 @@ def changed() -> list[str]:
 def workspace() -> Json:
     """Tell what the last run was made of, and what the project says of itself."""
     state = read_json(WORKSPACE / "state.json")
+    if not state.get("done") and ("good" in state or (WORKSPACE / "unfinished.json").exists()):
+        # what lies here is of no run, and may be half written
+        return {"running": is_running(), "done": False, "unfinished": True}
     config = settings()
     paths, registry = mapping(config.get("paths")), mapping(config.get("mlflow"))
     there = bool(locked())
@@ -192,6 +195,7 @@ def workspace() -> Json:
     return {
         "running": is_running(),
         "done": bool(state.get("done")),
+        "unfinished": False,
         "lock": there,
         "outputs": {row["path"]: row["md5"] for row in rows if row["md5"]},
         "stored": [row["path"] for row in rows if row["stored"]],

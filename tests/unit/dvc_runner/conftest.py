@@ -137,6 +137,13 @@ class World:
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
+    def results(self) -> dict[str, dict[str, Any]]:
+        """What a checkout can have of the last run."""
+        done = self.call("results")
+        assert done.returncode == 0, done.stderr
+        found: dict[str, dict[str, Any]] = json.loads(done.stdout)["files"]
+        return found
+
     def total(self) -> int:
         metrics = json.loads((self.work / "project/metrics.json").read_text())
         return int(metrics["total"])

@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -482,18 +481,20 @@ def test_a_remote_that_can_not_be_written_ends_with_its_name_and_keeps_the_outpu
     assert len(world.objects()) == 1
 
 
-def test_an_export_holds_the_lock_and_every_output(world: World, tmp_path: Path) -> None:
-    archive = tmp_path / "results.tar"
-    with archive.open("wb") as output:
-        subprocess.run(world.command("export"), env=world.environment(), stdout=output, check=True)
-    with tarfile.open(archive) as results:
-        assert {"dvc.lock", "metrics.json", "out/doubled.txt"} <= set(results.getnames())
+def test_the_results_are_the_lock_and_every_output_as_the_lock_has_them(world: World) -> None:
+    found = world.results()
+    assert {"dvc.lock", "metrics.json", "out/doubled.txt"} <= found.keys()
+    for name, row in found.items():
+        content = (world.work / "project" / name).read_bytes()
+        assert Path(row["at"]).read_bytes() == content
+        md5 = hashlib.md5(content).hexdigest()  # noqa: S324 - DVC's own
+        assert (row["size"], row["md5"]) == (len(content), md5)
 
 
-def test_without_a_run_there_is_nothing_to_export(tmp_path: Path) -> None:
-    done = World(tmp_path).call("export")
+def test_without_a_run_there_is_nothing_to_save(tmp_path: Path) -> None:
+    done = World(tmp_path).call("results")
     assert done.returncode == 1
-    assert "There is no run to export yet" in done.stderr
+    assert "There is no run to save yet" in done.stderr
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["with its children", "alone"])

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -398,11 +397,7 @@ def test_every_pipeline_of_a_project_runs_and_its_results_are_saved(
     assert {row["path"] for row in evidence.made() if row["stored"]} == made
     assert (evidence.workspace()["lock"], evidence.workspace()["changed"]) == (True, [])
     assert evidence.pull() == {"outputs": len(made), "missing": [], "wrong": []}
-    saved = world.root / "saved.tar"
-    with saved.open("wb") as output:
-        subprocess.run(world.command("export"), env=world.environment(), stdout=output, check=True)
-    with tarfile.open(saved) as archive:
-        names = {name for name in archive.getnames() if not name.startswith("logs")}
+    names = {name for name in world.results() if not name.startswith("logs")}
     kept = {"one/dvc.lock", "two/dvc.lock", *(["dvc.lock"] if top else [])}
     assert names == made | kept
     assert kept <= committed(world)

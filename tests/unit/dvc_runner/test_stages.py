@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.unit.conftest import load
+
+from platform_verify.facts import FactError
 
 from .conftest import World, committed_to, git, new_world
 
@@ -154,6 +159,47 @@ def test_a_run_that_no_request_ends_is_taken_up_by_the_next_one(world: World) ->
     world.run()
     assert ran(world) == ["train", "score a", "score b"]
     assert state(world)["done"]
+
+
+def test_between_two_stages_nothing_is_saved_and_the_verdict_says_what_ends_the_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evidence, lineage = (
+        load(f"dvc_runner/verify/{name}.py") for name in ("evidence", "check_lineage")
+    )
+    monkeypatch.setattr(evidence, "WORKSPACE", world.work)
+    monkeypatch.setattr(evidence, "PROJECT", world.work / "project")
+    monkeypatch.setattr(evidence, "RUNNER", tuple(world.command()))
+    monkeypatch.setattr(evidence, "made", evidence.made.__wrapped__)
+    for key, value in world.environment().items():
+        monkeypatch.setenv(key, value)
+    chain = lineage.chain.__wrapped__
+    service: Any = lambda name: name  # noqa: E731 - as pytest gives it
+
+    def judged() -> Any:  # noqa: ANN401 - JSON
+        facts = SimpleNamespace(of=lambda *_, **__: evidence.workspace())
+        return chain("one", facts, service, lambda _: None)
+
+    before = world.results()
+    assert judged()["done"]
+    assert ask(world, "a1", stage="prepare")["ok"]
+    refused = world.call("results")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        "The last run of project project is unfinished, so nothing was saved: `make pipeline`, or "
+        "a request to the API without `stage`, ends it.\n"
+    )
+    with pytest.raises(FactError, match="the last run is unfinished") as said:
+        judged()
+    assert "`make pipeline`, or a request to the API without `stage`" in said.value.hint
+    with (world.work / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(FactError, match="a run is under way"):
+            judged()
+        assert "is under way: wait for its end" in world.call("results").stderr
+    assert ask(world, "a2")["ok"]
+    assert judged()["done"]
+    assert world.results()["clean.csv"]["md5"] != before["clean.csv"]["md5"]
 
 
 def test_other_parameters_run_no_stage_again_whose_output_git_has(world: World) -> None:

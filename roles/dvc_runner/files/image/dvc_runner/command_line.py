@@ -22,7 +22,8 @@ from dvc_runner.need import check
 from dvc_runner.outputs import inputs_of, outputs_of
 from dvc_runner.parameters import data_request, input_of
 from dvc_runner.prune import prune
-from dvc_runner.run import export, progress, run_and_report, serve
+from dvc_runner.results import read, results
+from dvc_runner.run import progress, run_and_report, serve
 from dvc_runner.settings import Settings, settings
 from dvc_runner.snapshot import make_snapshot, write_bundle
 from dvc_runner.ssh import pin
@@ -42,7 +43,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("idle", help="make the workspace ready, then wait for runs")
     commands.add_parser(
-        "export", help="write the last run's dvc.lock, outputs and logs to stdout as tar"
+        "results", help="size, md5 and place of the last run's dvc.lock, outputs and logs: JSON"
+    )
+    commands.add_parser(
+        "read", help="write stdin's pieces of files, [place, offset, bytes], to stdout"
     )
     # its data's address may hold a password, so a request is on no command line
     keys = "snapshot, source, params, data, set, grid, force, stage, timeout"
@@ -159,6 +163,7 @@ ANSWERS: dict[str, Callable[[Settings, argparse.Namespace], Any]] = {
     "outputs": lambda at, _: [asdict(out) for out in outputs_of(at.project)],
     "prune": lambda at, given: prune(at, given.keep, given.remote, given.yes),
     "progress": lambda at, given: progress(at, given.offset),
+    "results": lambda at, _: {"files": results(at)},
     "receive": lambda at, given: receive(at, given.name, sys.stdin.buffer),
 }
 
@@ -191,8 +196,8 @@ def dispatch(arguments: argparse.Namespace, at: Settings) -> int:
             return 0 if found["same"] else 2
         case "request":
             ask(at, json.load(sys.stdin))
-        case "export":
-            export(at, sys.stdout.buffer)
+        case "read":
+            read(json.load(sys.stdin)["pieces"], sys.stdout.buffer)
     return 0
 
 

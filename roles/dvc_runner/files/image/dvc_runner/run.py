@@ -6,18 +6,17 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 import time
 import uuid
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from dvc_runner.data import bring_data
 from dvc_runner.git import RunnerError, TimeLimitError, git, try_git, without_passwords
 from dvc_runner.history import add, is_kept, note_tracked, runs
-from dvc_runner.installed import LOCK, install_local, installed, own_lock
+from dvc_runner.installed import install_local, installed
 from dvc_runner.limits import (
     full_disk,
     give_back,
@@ -33,7 +32,6 @@ from dvc_runner.outputs import (
     Output,
     always_run,
     ignore_in_git,
-    outputs_of,
     shown,
 )
 from dvc_runner.overrides import apply, combinations, names_of, one_run, table
@@ -590,21 +588,3 @@ def progress(at: Settings, offset: int) -> dict[str, Any]:
         "offset": offset + len(complete.encode()),
         "result": None if running else read_json(at.result) or None,
     }
-
-
-def export(at: Settings, output: BinaryIO) -> None:
-    """Write each dvc.lock, every output inside the project and the logs of the last run as a tar.
-
-    A lock of the environment that was made here is in it too: a project that keeps it has the same
-    packages on every machine.
-    """
-    if not locks(at):
-        raise RunnerError("There is no run to export yet: run the pipeline first.")
-    outputs = outputs_of(at.project)
-    names = [*locks(at), *sorted(out.path for out in outputs if out.inside), "logs"]
-    with tarfile.open(fileobj=output, mode="w|") as archive:
-        for name in names:
-            if (at.project / name).exists():
-                archive.add(at.project / name, name)
-        if own_lock(at):
-            archive.add(at.image / LOCK, LOCK)
