@@ -128,6 +128,36 @@ def wrong_databases(
     ]
 
 
+def owner_faults(
+    databases: Sequence[Mapping[str, Any]],
+    seen: Sequence[Sequence[Mapping[str, Any]]],
+    command: str,
+) -> list[str]:
+    """Say which databases are another owner's, whose tables would stay with that one.
+
+    Args:
+        databases: those that are declared.
+        seen: what the server has, its roles and its databases.
+        command: what runs a program in the server's container.
+    """
+    there = {row["datname"]: row["owner"] for row in seen[1]}
+    return [
+        f"postgresql_databases: {each['name']} is to be {each['owner']}'s, and it and its tables"
+        f" are {there[each['name']]}'s: set the owner back to that, or give everything that"
+        f" {there[each['name']]} owns to {each['owner']} ({command} psql {each['name']} -c"
+        f" 'REASSIGN OWNED BY {quoted(there[each['name']])} TO {quoted(each['owner'])}'), then run"
+        " again"
+        for each in databases
+        # who administers the server may have made it by hand
+        if there.get(each["name"], "postgres") not in (each["owner"], "postgres")
+    ]
+
+
+def quoted(name: object) -> str:
+    """Return a name as SQL takes it, whatever its letters."""
+    return '"' + str(name).replace('"', '""') + '"'
+
+
 class FilterModule:
     """The filters of this file."""
 
@@ -135,6 +165,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "postgresql_faults": faults,
+            "postgresql_owner_faults": owner_faults,
             "postgresql_settings": settings,
             "postgresql_wrong_databases": wrong_databases,
             "postgresql_wrong_owners": wrong_owners,

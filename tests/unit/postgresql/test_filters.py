@@ -61,6 +61,21 @@ def test_a_database_that_is_missing_foreign_or_open_is_put_right(changed: dict[s
     assert wrong == [{"name": "mlflow", "owner": "mlflow"}]
 
 
+def test_a_database_is_not_taken_from_an_owner_whose_its_tables_would_stay() -> None:
+    (told,) = postgresql.owner_faults([ONE], seen(owner="somebody"), "/opt/one/bin/postgresql")
+    assert "set the owner back" in told
+    assert (
+        "/opt/one/bin/postgresql psql mlflow -c"
+        """ 'REASSIGN OWNED BY "somebody" TO "mlflow"'"""
+    ) in told
+    assert KNOWN not in told
+
+
+@pytest.mark.parametrize("changed", [{}, {"datname": "other"}, {"owner": "postgres"}])
+def test_a_database_that_is_nobody_elses_is_not_refused(changed: dict[str, Any]) -> None:
+    assert postgresql.owner_faults([ONE], seen(**changed), "") == []
+
+
 def test_an_owner_of_two_databases_is_looked_at_once() -> None:
     both = [ONE, {**ONE, "name": "models"}]
     assert len(postgresql.wrong_owners(both, [[], []])) == 1
