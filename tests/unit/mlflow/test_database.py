@@ -18,6 +18,7 @@ from mlflow.store.db.utils import _get_latest_schema_revision
 from sqlalchemy import Engine
 from tests.unit.conftest import load
 
+NAMES = {"FILE": "", "MOVED": ".moved", "COPY": ".copy", "ELSEWHERE": ".elsewhere"}
 # MLflow's own queries use what SQLAlchemy will drop
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 
@@ -50,7 +51,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def database(tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, and the file where it looks for it."""
     module = load("mlflow/files/server/database.py")
-    for name, path in {"FILE": "", "MOVED": ".moved", "COPY": ".copy"}.items():
+    for name, path in NAMES.items():
         monkeypatch.setattr(module, name, tmp_path / f"mlflow.db{path}")
     shutil.copy(recorded, module.FILE)
     return module
@@ -165,6 +166,31 @@ def test_going_back_to_a_file_that_was_moved_is_refused(database: ModuleType) ->
         database.prepare_file()
 
 
+def test_going_back_is_refused_when_the_file_that_was_moved_is_removed(
+    database: ModuleType, empty: Engine
+) -> None:
+    database.move(empty, database.revisions()[1])
+    database.MOVED.unlink()
+    with pytest.raises(database.RefusedError, match=r"target\.db.*elsewhere"):
+        database.prepare_file()
+    database.ELSEWHERE.unlink()
+    database.prepare_file()
+
+
+def test_a_move_that_was_killed_at_its_end_is_noted_by_the_next_start(
+    database: ModuleType, empty: Engine
+) -> None:
+    database.FILE.rename(database.MOVED)
+    database.prepare_server(str(empty.url), 0)
+    assert "target.db" in database.ELSEWHERE.read_text()
+
+
+def test_a_file_that_is_brought_back_is_used_and_the_note_goes(database: ModuleType) -> None:
+    database.ELSEWHERE.write_text("postgresql: mlflow on postgresql")
+    database.prepare_file()
+    assert not database.ELSEWHERE.exists()
+
+
 def test_a_new_platform_has_no_file_to_look_at(database: ModuleType) -> None:
     database.FILE.unlink()
     database.prepare_file()
@@ -180,3 +206,127 @@ def test_the_beginning_of_a_schema_that_cannot_be_gone_on_with_is_made_anew(
     database.upgrade(engine)
     assert database.revision_of(engine) == database.revisions()[1]
     engine.dispose()
+
+
+def made(engine: Engine, *statements: str) -> None:
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(sqlalchemy.text(statement))
+
+
+@pytest.fixture
+def bare(tmp_path: Path, database: ModuleType) -> Iterator[Engine]:
+    """A database with nothing in it."""
+    engine = database.engine_of(f"sqlite:///{tmp_path}/bare.db")
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize("insert", ["", "INSERT INTO customers VALUES ('one')"])
+def test_a_database_of_somebody_else_is_refused_and_left_as_it_is(
+    database: ModuleType, bare: Engine, insert: str
+) -> None:
+    made(bare, "CREATE TABLE customers (name TEXT)", *([insert] if insert else []))
+    with pytest.raises(database.RefusedError, match="has table customers, which is none"):
+        database.upgrade(bare)
+    assert sqlalchemy.inspect(bare).get_table_names() == ["customers"]
+    assert rows(bare, "customers") == bool(insert)
+
+
+def failing(error: Exception, monkeypatch: pytest.MonkeyPatch, database: ModuleType) -> None:
+    def fail(_: Engine) -> None:
+        raise error
+
+    monkeypatch.setattr(database.schema(), "_upgrade_db", fail)
+
+
+@pytest.mark.parametrize(
+    ("table", "insert"),
+    [
+        ("webhooks", "(webhook_id, name, url, status) VALUES ('1', 'n', 'u', 'ACTIVE')"),
+        ("registered_models", "(name, workspace) VALUES ('prompt', 'default')"),
+        ("evaluation_datasets", "(dataset_id, name) VALUES ('d', 'n')"),
+        ("secrets", None),
+        ("customers", None),
+    ],
+)
+def test_a_failed_migration_removes_no_row_of_anybody(
+    database: ModuleType,
+    empty: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    table: str,
+    insert: str | None,
+) -> None:
+    if insert is None:
+        # of any columns: what is asked is whether there is a row
+        made(empty, f"DROP TABLE IF EXISTS {table}", f"CREATE TABLE {table} (a TEXT)")
+        insert = "VALUES ('one')"
+    made(empty, "PRAGMA foreign_keys = OFF", f"INSERT INTO {table} {insert}")
+    failing(sqlalchemy.exc.OperationalError("", {}, Exception("disk full")), monkeypatch, database)
+    with pytest.raises(database.RefusedError, match=f"disk full.*table {table} would"):
+        database.upgrade(empty)
+    assert rows(empty, table) == 1
+
+
+def test_a_lost_connection_makes_nothing_anew(
+    database: ModuleType, empty: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(empty, "CREATE INDEX ours ON runs (name)")
+    gone = sqlalchemy.exc.OperationalError("", {}, Exception("gone"), connection_invalidated=True)
+    refused = sqlalchemy.exc.OperationalError("", {}, Exception(2003, "no route"))
+    for error in (gone, refused):
+        failing(error, monkeypatch, database)
+        with pytest.raises(database.RefusedError, match="was lost while"):
+            database.upgrade(empty)
+    indexes = [each["name"] for each in sqlalchemy.inspect(empty).get_indexes("runs")]
+    assert "ours" in indexes
+
+
+def test_a_target_with_a_row_in_any_table_is_not_written_to(
+    database: ModuleType, empty: Engine
+) -> None:
+    made(empty, "INSERT INTO evaluation_datasets (dataset_id, name) VALUES ('d', 'n')")
+    with pytest.raises(database.RefusedError, match="holds records of its own"):
+        database.move(empty, database.revisions()[1])
+    assert rows(empty, "evaluation_datasets") == 1
+
+
+def test_a_target_on_which_mlflow_has_only_been_started_is_empty(
+    database: ModuleType, empty: Engine
+) -> None:
+    MlflowClient(str(empty.url)).search_experiments()
+    assert rows(empty, "experiments") == 1
+    database.move(empty, database.revisions()[1])
+    assert rows(empty, "runs") == 1
+
+
+def test_a_lock_of_mysql_has_a_name_that_it_takes(database: ModuleType) -> None:
+    names = {database.lock_name("d" * 63 + end) for end in "ab"}
+    assert len(names) == 2
+    assert all(len(name) <= 64 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ImportError("No module named 'psycopg'"), "mlflow_image has to have psycopg"),
+        (sqlalchemy.exc.ProgrammingError("", {}, Exception("no right to")), "no right to"),
+    ],
+)
+def test_what_a_driver_has_against_it_is_one_sentence(
+    database: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    told: str,
+) -> None:
+    def fail(_: str) -> Engine:
+        raise error
+
+    monkeypatch.setattr(database, "engine_of", fail)
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql+psycopg://u:hidden@h/d")
+    assert database.main(["0"]) == 1
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+    assert "hidden" not in said

@@ -43,11 +43,12 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 FILE = Path("/data/mlflow.db")
 MOVED = FILE.with_name("mlflow.db.moved")
 COPY = FILE.with_name("mlflow.db.copy")
+# says where the records went, and stays when what was moved is removed
+ELSEWHERE = FILE.with_name("mlflow.db.elsewhere")
 ROWS = 1000
 PAUSE = 1.0
-# where a row is, somebody has used the database: table -> rows that count
-USED = dict.fromkeys(("runs", "logged_models", "registered_models", "trace_info"), "1 = 1")
-USED["experiments"] = "experiment_id <> 0"
+# every row is somebody's, but those that MLflow makes for itself: table -> rows that count
+USED = {"experiments": "experiment_id <> 0 OR name <> 'Default'", "workspaces": "name <> 'default'"}
 LOCK = 7_205_759_403
 
 
@@ -123,13 +124,15 @@ def current_copy(last: str) -> None:
 def prepare_file() -> None:
     """Bring the file to the schema of the installed MLflow: all of it, or it stays as it was."""
     if not FILE.exists():
-        if MOVED.exists():
+        if signs := [str(path) for path in (MOVED, ELSEWHERE) if path.exists()]:
+            where = f" ({ELSEWHERE.read_text().strip()})" if ELSEWHERE.exists() else ""
             raise RefusedError(
-                f"What MLflow had recorded was moved from {FILE} to a database server: set "
+                f"What MLflow had recorded was moved from {FILE} to a database server{where}: set "
                 "mlflow_backend in the inventory to that. To begin anew with an empty file, remove "
-                f"{MOVED}."
+                f"{' and '.join(signs)}."
             )
         return  # the server makes it
+    ELSEWHERE.unlink(missing_ok=True)
     known, last = revisions()
     current = revision_of_file(FILE)
     refuse_newer(current, known, str(FILE))
@@ -180,13 +183,18 @@ def connected(uri: str, patience: float) -> Engine:
         time.sleep(PAUSE)
 
 
+def lock_name(database: str) -> str:
+    """Return the name of a database's lock: MySQL takes 64 characters, as many as a database's."""
+    return f"mlflow schema {hashlib.sha256(database.encode()).hexdigest()[:32]}"
+
+
 @contextlib.contextmanager
 def alone(engine: Engine) -> Iterator[None]:
     """Keep everybody else who asks for the same from the database, for as long as it takes."""
     if engine.dialect.name == "postgresql":
         take, leave = f"SELECT pg_advisory_lock({LOCK})", f"SELECT pg_advisory_unlock({LOCK})"
     else:
-        name = f"'mlflow schema of {engine.url.database}'"
+        name = f"'{lock_name(engine.url.database or '')}'"
         take, leave = f"SELECT GET_LOCK({name}, 86400)", f"SELECT RELEASE_LOCK({name})"
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(take))
@@ -206,15 +214,27 @@ def upgrade(engine: Engine) -> None:
     """Bring a database to the schema of the installed MLflow.
 
     Raises:
-        RefusedError: a migration failed; where the database undid it, it says so.
+        RefusedError: the database is somebody else's, or a migration failed; where the database
+            undid it, it says so.
     """
+    if revision_of(engine) is None and (others := foreign(engine)):
+        raise RefusedError(
+            f"Database {engine.url.database} has table {others[0]}, which is none of this MLflow's:"
+            " name an empty database in mlflow_backend_database."
+        )
     try:
         if schema()._is_empty_database(engine):
             schema()._initialize_tables(engine)
         else:
             schema()._upgrade_db(engine)
     except SQLAlchemyError as error:
-        if not used(engine):
+        if is_lost(error):
+            raise RefusedError(
+                f"The connection to database {engine.url.database} was lost while its schema was "
+                f"changed: {reason(error)}. Run again when the server is back."
+            ) from error
+        more = next(iter(foreign(engine)), "") or used(engine)
+        if not more:
             # the beginning of a schema, from a migration that was killed: there is nothing to lose
             found = MetaData()
             found.reflect(engine)
@@ -224,7 +244,7 @@ def upgrade(engine: Engine) -> None:
         undone = engine.dialect.name == "postgresql"
         raise RefusedError(
             f"The migration of {engine.url.database} from revision {revision_of(engine)} failed: "
-            f"{reason(error)}. "
+            f"{reason(error)}. It was not made anew, for table {more} would have been lost. "
             + (
                 "The database undid it: mend the cause and run again."
                 if undone
@@ -234,17 +254,30 @@ def upgrade(engine: Engine) -> None:
         ) from error
 
 
-def used(engine: Engine) -> bool:
-    """Tell whether anybody has recorded anything in a database."""
+def is_lost(error: SQLAlchemyError) -> bool:
+    """Tell whether an error is of the way to a database, and says nothing of what is in it."""
+    said: tuple[object, ...] = getattr(getattr(error, "orig", None), "args", ())
+    # from 2000 on the numbers are those of a client of MySQL
+    unreachable = bool(said) and isinstance(said[0], int) and 2000 <= said[0] < 3000  # noqa: PLR2004
+    return unreachable or bool(getattr(error, "connection_invalidated", False))
+
+
+def foreign(engine: Engine) -> list[str]:
+    """List the tables of a database that are none of this MLflow's."""
+    own = {each.name for each in tables()}
+    there = inspect(engine).get_table_names()
+    return sorted(name for name in there if name not in own and not name.startswith("alembic_"))
+
+
+def used(engine: Engine) -> str:
+    """Return the first of MLflow's tables in which somebody has recorded anything; '' for none."""
     there = set(inspect(engine).get_table_names())
     with engine.connect() as connection:
-        return any(
-            connection.execute(
-                select(1).select_from(sqlalchemy.table(name)).where(text(condition))
-            ).first()
-            for name, condition in USED.items()
-            if name in there
-        )
+        for name in sorted(there & {each.name for each in tables()}):
+            rows = select(1).select_from(sqlalchemy.table(name))
+            if connection.execute(rows.where(text(USED.get(name, "1 = 1"))).limit(1)).first():
+                return name
+    return ""
 
 
 def prepare_server(uri: str, patience: float) -> None:
@@ -252,6 +285,9 @@ def prepare_server(uri: str, patience: float) -> None:
     engine = connected(uri, patience)
     known, last = revisions()
     where = f"Database {engine.url.database} on {engine.url.host}"
+    if MOVED.exists():
+        # a move that was killed at its end
+        remember(engine)
     if revision_of(engine) == last and not FILE.exists():
         return
     with alone(engine):
@@ -266,6 +302,12 @@ def prepare_server(uri: str, patience: float) -> None:
 
 
 # --- the move
+
+
+def remember(engine: Engine) -> None:
+    """Leave a note of where the records are, for who goes back to a file."""
+    url = engine.url
+    ELSEWHERE.write_text(f"{engine.dialect.name}: {url.database} on {url.host}\n", encoding="utf-8")
 
 
 def tables() -> list[Table]:
@@ -353,6 +395,7 @@ def move(engine: Engine, last: str) -> None:
         if (beside := Path(f"{FILE}{end}")).exists():
             beside.replace(f"{MOVED}{end}")
     FILE.replace(MOVED)
+    remember(engine)
     report = ", ".join(f"{name} {rows}" for name, (rows, _) in has.items() if rows)
     say(f"moved, counted and compared: {report}; the file is kept as {MOVED}")
 
@@ -402,8 +445,16 @@ def main(argv: list[str]) -> int:
             prepare_server(uri, float(argv[0]) if argv else math.inf)
     except RefusedError as error:
         say(str(error))
-        return 1
-    return 0
+    except ImportError as error:
+        say(
+            f"The image has not every package that is needed ({reason(error)}): with a database "
+            "server, mlflow_image has to have psycopg for postgresql and pymysql for mysql."
+        )
+    except SQLAlchemyError as error:
+        say(f"The database could not be prepared: {reason(error)}. Mend the cause and run again.")
+    else:
+        return 0
+    return 1
 
 
 if __name__ == "__main__":
