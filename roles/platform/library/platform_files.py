@@ -9,6 +9,7 @@ description:
   - Writes each file that differs, with its mode and owner, by a rename, so none is ever half.
   - Every directory on the way to one may be entered by all, whatever the umask.
   - Removes files below O(owned) that are not listed.
+  - Makes the folders that are absent; one that is there stays as it is, whoever's it is.
 options:
   directory: {description: Directory that every path is relative to., type: path, required: true}
   files:
@@ -33,6 +34,12 @@ options:
     type: list
     elements: str
     default: []
+  folders:
+    description: >-
+      Folders anywhere, each with C(path) and C(owner) (uid): an absent one is made with mode 0750.
+    type: list
+    elements: dict
+    default: []
 """
 
 import os
@@ -44,6 +51,7 @@ from typing import Any
 from ansible.module_utils.docker_module import QuietModule
 
 OPEN = 0o755
+FOLDER = 0o750
 Diff = dict[str, str]
 State = tuple[str, int, int]  # content, mode and owner of a file
 HIDDEN = "(secret, {} characters)\n"
@@ -131,6 +139,16 @@ def remove(directory: Path, owned: list[str], names: list[str]) -> None:
                 path.rmdir()
 
 
+def make(folder: Path, owner: int) -> None:
+    """Make a folder by a rename, so none of another owner than `owner` is ever left there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.made")
+    temporary.mkdir(mode=0o700, exist_ok=True)  # a run that was killed here left it
+    temporary.chmod(FOLDER)
+    os.chown(temporary, owner, owner)
+    temporary.rename(folder)
+
+
 def main() -> None:
     """Run the module."""
     module = QuietModule(
@@ -142,6 +160,7 @@ def main() -> None:
             "secrets": {"type": "list", "elements": "dict", "default": [], "no_log": False},
             "marked": {"type": "list", "elements": "str", "default": []},
             "owned": {"type": "list", "elements": "str", "default": []},
+            "folders": {"type": "list", "elements": "dict", "default": []},
         },
         supports_check_mode=True,
     )
@@ -179,7 +198,26 @@ def main() -> None:
                 msg=f"{path} cannot be written ({error.strerror}, errno {error.errno}): free the "
                 "disk or mend its permissions and run again; the files before it are in place."
             )
-    module.exit_json(changed=bool(written or removed), written=written, removed=removed, diff=diff)
+    absent = {Path(each["path"]): int(each["owner"]) for each in params["folders"]}
+    absent = {folder: owner for folder, owner in absent.items() if not folder.exists()}
+    for folder, owner in absent.items():
+        made = f"# a folder, mode {FOLDER:04o}, owner {owner}\n"
+        header = {"before_header": str(folder), "after_header": str(folder)}
+        diff.append({**header, "before": "", "after": made})
+        if check_mode:
+            continue
+        try:
+            make(folder, owner)
+        except OSError as error:
+            module.fail_json(
+                msg=f"{folder} cannot be made ({error.strerror}, errno {error.errno}): make it "
+                f"yourself, so that uid {owner} may write to it, or name another, and run again."
+            )
+    changed = bool(written or removed or absent)
+    made_folders = [str(folder) for folder in absent]
+    module.exit_json(
+        changed=changed, written=written, removed=removed, made=made_folders, diff=diff
+    )
 
 
 if __name__ == "__main__":

@@ -261,3 +261,48 @@ def test_a_file_becomes_a_tree_of_files_and_a_tree_a_file(
         there = [each for each in (tmp_path / "bin").rglob("*") if each.is_file()]
         found = [str(each.relative_to(tmp_path)) for each in there]
         assert found == paths
+
+
+def folder_state(path: Path) -> tuple[int, int, int]:
+    seen = path.stat()
+    return seen.st_mode & 0o7777, seen.st_uid, seen.st_gid
+
+
+def test_a_folder_of_a_container_is_made_once_with_its_owner(
+    project: Path, tmp_path: Path, run_module: RunModule
+) -> None:
+    folder = tmp_path / "srv" / "lab" / "notebooks"
+    owner = ME or 10001
+    given = {"directory": str(project), "folders": [{"path": str(folder), "owner": owner}]}
+    told = run_module(MODULE, check=True, **given)
+    assert (told["changed"], told["made"], folder.exists()) == (True, [str(folder)], False)
+    assert f"owner {owner}" in told["diff"][0]["after"]
+    made = run_module(MODULE, **given)
+    assert (made["changed"], made["diff"]) == (True, told["diff"])
+    assert folder_state(folder) == (0o750, owner, owner)
+    assert folder_state(folder.parent)[:2] == (0o755, ME)
+    assert [*folder.parent.iterdir()] == [folder]
+    again = run_module(MODULE, **given)
+    assert (again["changed"], again["made"], again["diff"]) == (False, [], [])
+
+
+@as_root
+def test_a_folder_that_is_there_stays_whose_it_is(
+    project: Path, tmp_path: Path, run_module: RunModule
+) -> None:
+    home = tmp_path / "ana"
+    home.mkdir(mode=0o700)
+    os.chown(home, 1234, 1235)
+    given = {"directory": str(project), "folders": [{"path": str(home), "owner": 10001}]}
+    answer = run_module(MODULE, **given)
+    assert (answer["changed"], folder_state(home)) == (False, (0o700, 1234, 1235))
+
+
+def test_a_folder_that_cannot_be_made_is_told_with_what_to_do(
+    project: Path, tmp_path: Path, run_module: RunModule
+) -> None:
+    (tmp_path / "file").write_text("")
+    folder = {"path": str(tmp_path / "file" / "notebooks"), "owner": ME}
+    answer = run_module(MODULE, directory=str(project), folders=[folder])
+    assert answer["failed"]
+    assert "make it yourself, so that uid" in answer["msg"]
