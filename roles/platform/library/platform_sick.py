@@ -6,11 +6,13 @@ DOCUMENTATION = r"""
 module: platform_sick
 short_description: Fail with what the containers that are not healthy say of themselves
 description:
-  - Asked once a project did not come up. What a container says is what its health check said last,
-    or, where it has ended, the last line of its log.
+  - Asked once a project did not come up. What a container says is what its health check said last;
+    where it has ended, the last line of its log; where it could not be started, why the engine
+    could not.
+  - One that was not started yet, or was stopped while a job ran, complains of nothing.
 options:
   name: {description: The platform's name., type: str, required: true}
-  otherwise: {description: What to say where every container is healthy., type: str, required: true}
+  compose: {description: What Compose said; it is told last., type: str, required: true}
 """
 
 import json
@@ -21,6 +23,7 @@ from ansible.module_utils.docker_module import DockerError, QuietModule, docker,
 
 LABEL = "mlops.platform"
 MOST = 400
+STOPPED = 143  # by SIGTERM: nothing that fails ends so
 
 
 def last_line(text: str) -> str:
@@ -40,10 +43,13 @@ def complaint(container: Mapping[str, Any], log: str) -> str:
     health = state.get("Health") or {}
     if state["Status"] == "running" and health.get("Status", "healthy") == "healthy":
         return ""
-    if state["Status"] == "exited" and state["ExitCode"] == 0:
+    reason = last_line(state.get("Error", ""))
+    if state["Status"] == "created" and not reason:
+        return ""
+    if state["Status"] == "exited" and state["ExitCode"] in (0, STOPPED) and not reason:
         return ""
     seen = f"{state['Status']}, code {state['ExitCode']}"
-    said = last_line(log)
+    said = reason or last_line(log)
     if state["Status"] == "running":
         seen = health["Status"]
         said = last_line((health.get("Log") or [{"Output": ""}])[-1]["Output"]) or said
@@ -66,7 +72,7 @@ def main() -> None:
     module = QuietModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "otherwise": {"type": "str", "required": True},
+            "compose": {"type": "str", "required": True},
         },
         supports_check_mode=True,
     )
@@ -74,7 +80,7 @@ def main() -> None:
         said = look(module.params["name"])
     except DockerError as error:
         said = [str(error)]
-    module.fail_json(msg="\n".join(said) or module.params["otherwise"])
+    module.fail_json(msg="\n".join([*said, module.params["compose"]]))
 
 
 if __name__ == "__main__":
