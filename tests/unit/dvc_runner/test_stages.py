@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +15,9 @@ from typing import Any
 import pytest
 from tests.unit.conftest import load
 
+from dvc_runner.settings import Settings, settings
+from dvc_runner.stages import as_left
+from dvc_runner.workspace import snapshot_of
 from platform_verify.facts import FactError
 
 from .conftest import World, committed_to, git, new_world
@@ -208,3 +214,56 @@ def test_other_parameters_run_no_stage_again_whose_output_git_has(world: World) 
     world.run("--set", "lr=2")
     assert ran(world) == ["train", "score a", "score b"]
     assert (world.work / "project/lines.json").read_text().strip() == "2"
+
+
+@pytest.fixture
+def at(world: World) -> Settings:
+    """Its settings, where the last run is of the snapshot that is asked for again."""
+    world.run()
+    return settings(world.environment())
+
+
+def outputs_left_to_git(at: Settings) -> dict[str, str]:
+    return {path.name: path.read_text().strip() for path in at.project.glob("*.json")}
+
+
+def test_what_only_the_workspace_has_is_put_back_where_the_snapshot_cannot_be(
+    at: Settings,
+) -> None:
+    def check_out() -> None:
+        with as_left(at, snapshot_of(at, "HEAD")):
+            assert outputs_left_to_git(at) == {}
+            (at.project / "lines.json").write_text("of the snapshot")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        check_out()
+    assert outputs_left_to_git(at) == {"lines.json": "2"}
+    assert [*at.workspace.glob("held-*")] == []
+
+
+@pytest.mark.parametrize("came", ["nothing", "a file", "a directory"])
+def test_what_a_killed_run_held_is_put_back_by_the_next_one(
+    came: str, at: Settings, world: World
+) -> None:
+    ran(world)
+    killed = os.fork()
+    if not killed:
+        with as_left(at, snapshot_of(at, "HEAD")):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    assert outputs_left_to_git(at) == {}
+    if came == "a file":
+        (at.project / "lines.json").write_text("of the snapshot")
+    elif came == "a directory":
+        (at.project / "lines.json").mkdir()
+    world.run("--set", "lr=2")
+    assert ran(world) == ["train", "score a", "score b"]
+    assert outputs_left_to_git(at) == {"lines.json": "2"}
+    assert [*at.workspace.glob("held-*")] == []
+
+
+def test_what_was_held_before_anything_was_noted_is_no_obstacle(at: Settings, world: World) -> None:
+    (at.workspace / "held-older").mkdir()
+    world.run()
+    assert outputs_left_to_git(at) == {"lines.json": "2"}

@@ -39,7 +39,7 @@ from dvc_runner.parameters import data_of, effective_params, has_params, overrid
 from dvc_runner.places import place
 from dvc_runner.remote import as_remote, missing_in_remote, require_remote
 from dvc_runner.settings import Settings
-from dvc_runner.stages import as_left, made_by_stage, require_before
+from dvc_runner.stages import as_left, made_by_stage, require_before, restore_held
 from dvc_runner.state import (
     LAST_RUN,
     lock_digest,
@@ -336,6 +336,7 @@ def reproduce(
     Raises:
         RunnerError: something of the request is not there, or a stage failed.
     """
+    restore_held(at)
     commit = fetch(at, request.get("source", ""), request.get("snapshot", ""))
     unfinished = go_on(at, effective_params(request, state), one_run(request.get("set", ())))
     before = try_git("rev-parse", "--verify", "--quiet", "HEAD", at=at.project)

@@ -5,9 +5,10 @@ Between two of them the workspace is that of an unfinished run; a request withou
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from typing import Any
 from dvc_runner.git import RunnerError, try_git
 from dvc_runner.outputs import behind, below, left_to_git, opened, stages_called
 from dvc_runner.settings import Settings
+from dvc_runner.state import read_json, write_json
 from dvc_runner.workspace import snapshot_of
+
+HELD = "held-"
+NAMES = "names.json"
 
 
 def require_before(at: Settings, request: Mapping[str, Any]) -> list[str]:
@@ -50,17 +55,35 @@ def as_left(at: Settings, commit: str) -> Iterator[None]:
     DVC has no other copy of them, and runs a stage again whose output is another one.
     """
     head = try_git("rev-parse", "--verify", "--quiet", "HEAD", at=at.project)
-    lying: list[Path] = []
+    lying: list[str] = []
     if commit in (head, snapshot_of(at, "HEAD")):
         with suppress(RunnerError), opened(at.project) as repo:  # DVC says it again when it is run
-            lying = [Path(out.fs_path) for out in left_to_git(repo)]
-    with tempfile.TemporaryDirectory(dir=at.workspace, prefix="held-") as aside:
-        held = {path: Path(aside) / str(place) for place, path in enumerate(lying)}
-        for path, kept in held.items():
-            path.rename(kept)
+            lying = [below(out, repo) for out in left_to_git(repo)]
+    try:
+        hold(at, lying)
         yield
-        for path, kept in held.items():
+    finally:
+        restore_held(at)
+
+
+def hold(at: Settings, names: Sequence[str]) -> None:
+    """Move outputs out of the project, each noted before it goes."""
+    aside = Path(tempfile.mkdtemp(dir=at.workspace, prefix=HELD))
+    places = {str(place): name for place, name in enumerate(names)}
+    write_json(aside / NAMES, places)
+    for place, name in places.items():
+        (at.project / name).rename(aside / place)
+
+
+def restore_held(at: Settings) -> None:
+    """Put outputs back over what came in their place, also those that a killed run held."""
+    for aside in at.workspace.glob(f"{HELD}*"):
+        for place, name in read_json(aside / NAMES).items():
+            kept, path = aside / place, at.project / name
+            if not os.path.lexists(kept):
+                continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             kept.replace(path)
+        shutil.rmtree(aside)
