@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import json
+import re
 import shutil
 import socket
 import stat
@@ -24,6 +25,8 @@ LISTEN = "0A"
 STARTING_SECONDS = 2.0
 # a shorter word is a name, found anywhere by chance; the platform takes no shorter secret
 SECRET_LEAST = 12
+# host:port:database:user:password, where a backslash stands before a colon that is meant
+PGPASS = re.compile(r"[^\s:=]+:(?:\*|[0-9]+):(?:(?:\\.|[^\\:])*:){2}((?:\\.|[^\\:])*)")
 JOURNAL = "the journal"
 LOG_FILES = ("/var/log/syslog", "/var/log/messages", "/var/log/auth.log")
 # of each log of the host the newest part is searched, in blocks
@@ -212,8 +215,9 @@ def container(raw: Mapping[str, Any]) -> Json:
 def secret_values(text: str) -> list[str]:
     """Take from a secret file what must stay secret.
 
-    An address gives its password only, an INI file and JSON the values of keys that say they are
-    secret, a key each of its lines, anything else is secret as a whole.
+    An address gives its password only, as it is written and as it is meant, a password file of
+    PostgreSQL the last field of each line, an INI file and JSON the values of keys that say they
+    are secret, a key each of its lines, anything else is secret as a whole.
     """
     text = text.strip()
     with contextlib.suppress(ValueError):
@@ -221,14 +225,18 @@ def secret_values(text: str) -> list[str]:
             return [value for value in secrets_in(told) if len(value) >= SECRET_LEAST]
     if text.startswith("-----BEGIN"):
         found = [line for line in text.splitlines() if not line.startswith("-----")]
+    elif all(matched := [PGPASS.fullmatch(line) for line in text.splitlines() or [text]]):
+        fields = [match[1] for match in matched if match]
+        found = [form for field in fields for form in (field, re.sub(r"\\(.)", r"\1", field))]
     elif "\n" in text:
         pairs = (line.partition("=") for line in text.splitlines())
         found = [value.strip() for key, _, value in pairs if is_secret(key)]
     elif "://" in text:
-        found = [urllib.parse.urlsplit(text).password or ""]
+        written = urllib.parse.urlsplit(text).password or ""
+        found = [written, urllib.parse.unquote(written)]
     else:
         found = [text]
-    return [value for value in found if len(value) >= SECRET_LEAST]
+    return [value for value in dict.fromkeys(found) if len(value) >= SECRET_LEAST]
 
 
 def is_secret(key: str) -> bool:
