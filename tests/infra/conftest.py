@@ -30,6 +30,8 @@ SHARING = {
     "test_gateway": "gated",
     "test_pages": "gated",
 }
+ADMIN = "{{ lookup('platform_secret', 'admin_password') }}"
+GUEST = "{{ lookup('platform_secret', 'guest_password') }}"
 # what would answer for the user
 ASKED = ("CONFIRM", "KEEP_DATA", "IMAGES", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
 
@@ -187,6 +189,10 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "platform_name": "mlops-gate",
         "gateway_port": "9743",
         "gateway_http_port": "9780",
+        "gateway_users": [
+            {"name": "admin", "groups": ["admin"], "password": ADMIN},
+            {"name": "guest", "groups": ["guests"], "password": GUEST},
+        ],
         # the real size takes minutes
         "dvc_runner_projects": {
             "fraud": {

@@ -44,9 +44,9 @@ def secret(platform: Stack, name: str) -> str:
     return (Path(platform.inventory) / ".secrets" / platform.name / name).read_text().strip()
 
 
-def as_admin(platform: Stack) -> str:
-    """The header of the user that every platform has."""
-    given = f"admin:{secret(platform, 'admin_password')}"
+def as_admin(platform: Stack, name: str = "admin") -> str:
+    """The header of the user that every platform has, or of another."""
+    given = f"{name}:{secret(platform, f'{name}_password')}"
     return f"Basic {base64.b64encode(given.encode()).decode()}"
 
 
@@ -163,6 +163,15 @@ def test_a_browser_logs_in_once_for_all_pages_and_out_again(platform: Stack) -> 
     assert ask(platform, "/mlflow/", Cookie=cookie)[0] == 401
 
 
+def logged(platform: Stack) -> str:
+    """What the gateway wrote, errors too."""
+    words = ["docker", "logs", platform.container("gateway")]
+    done = subprocess.run(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    )
+    return done.stdout
+
+
 def session(platform: Stack) -> str:
     """The cookie of a browser that logged in."""
     context = ssl.create_default_context(cadata=secret(platform, "ca.crt"))
@@ -220,6 +229,26 @@ def interrupted(platform: Stack, playbook: str, when: Callable[[], bool]) -> boo
     return True
 
 
+def test_a_user_opens_the_pages_of_their_groups_alone(platform: Stack) -> None:
+    guest = as_admin(platform, "guest")
+    for path, status in (("/", 200), ("/mlflow/version", 200), ("/minio/", 403)):
+        assert ask(platform, path, Authorization=guest)[0] == status
+        assert ask(platform, path, Authorization=as_admin(platform))[0] == 200
+    assert "/minio/" not in ask(platform, "/", Authorization=guest)[2]
+
+
+def test_a_guesser_waits_whatever_address_they_say_and_nobody_else_does(platform: Stack) -> None:
+    kind = {"Content_Type": "application/x-www-form-urlencoded"}
+    wrong = base64.b64encode(b"nobody:wrong").decode()
+    statuses = [
+        ask(platform, "/mlflow/", Authorization=f"Basic {wrong}", X_Real_IP=f"10.0.0.{number}")[0]
+        for number in range(12)
+    ]
+    assert statuses == [401] * 10 + [429] * 2
+    assert ask(platform, "/login", "POST", X_Real_IP="10.0.0.1", **kind)[0] == 401
+    assert ask(platform, EXPERIMENT, Authorization=as_admin(platform))[0] == 200
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -248,13 +277,15 @@ def test_a_path_written_otherwise_opens_nothing(platform: Stack, path: str) -> N
         ("/b/k?X-Amz-Signature=0", {"x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}),
         ("/b/k?X-Amz-Signature=0", {"x-amz-meta-snowball-auto-extract": "true"}),
         ("/b/k?select&select-type=2&X-Amz-Signature=0", {}),
+        ("/b/k?%73elect=&select-type=2&X-Amz-Signature=0", {}),
     ],
 )
 def test_what_a_hole_of_the_store_needs_does_not_reach_it(
     platform: Stack, path: str, headers: dict[str, str]
 ) -> None:
-    status, _, text = ask(platform, path, "PUT", **headers)
-    assert (status, text) == (403, "The gateway lets no such request through to S3.\n")
+    for method in ("PUT", "POST"):
+        status, _, text = ask(platform, path, method, **headers)
+        assert (status, text) == (403, "The gateway lets no such request through to S3.\n")
 
 
 @pytest.mark.usefixtures("platform")
@@ -284,7 +315,7 @@ def test_the_log_has_a_line_of_json_for_a_request_and_nothing_that_is_secret(
     platform: Stack,
 ) -> None:
     ask(platform, "/mlflow/version?token=a-secret-of-this-test", Authorization=as_admin(platform))
-    lines = docker("logs", platform.container("gateway")).splitlines()
+    lines = logged(platform).splitlines()
     told = [json.loads(line) for line in lines if line.startswith("{")]
     mine = [one for one in told if one["path"] == "/mlflow/version" and one["user"] == "admin"]
     assert mine
@@ -315,8 +346,10 @@ def test_a_neighbour_that_is_down_is_told_and_one_that_is_made_anew_is_found(
     name, header = platform.container("mlflow"), as_admin(platform)
     docker("stop", "--time", "1", name)
     try:
-        status, _, text = ask(platform, EXPERIMENT, Authorization=header)
+        asked = f"{EXPERIMENT}&token=a-secret-of-a-request-that-fails"
+        status, _, text = ask(platform, asked, Authorization=header)
         assert (status, "does not answer" in text) == (503, True)
+        assert "a-secret-of-a-request-that-fails" not in logged(platform)
         states = json.loads(ask(platform, "/state", Authorization=header)[2])
         assert states["/mlflow/"]["state"] == "down"
         # its address goes to another

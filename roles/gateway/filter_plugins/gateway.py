@@ -12,7 +12,6 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-LEAST_KEY = 32
 LEAST_PASSWORD = 12
 HASH = re.compile(r"\$(2[aby]\$\d\d\$[./A-Za-z0-9]{53}|argon2(id|i|d)\$.+)\Z")
 USER = re.compile(r"[^:\s]+\Z")
@@ -28,18 +27,12 @@ def faults(
     routes: Settings,
     tls: Mapping[str, str],
     names: Sequence[str],
-    key: str,
 ) -> list[str]:
     """Say what is wrong, in sentences that never hold a secret."""
     return [
         *user_faults(users),
         *route_faults(routes, users),
         *tls_faults(tls, names, datetime.now(UTC)),
-        *(
-            [f"gateway_session_key has {len(key)} characters: give {LEAST_KEY} or more."]
-            if len(key) < LEAST_KEY
-            else []
-        ),
     ]
 
 

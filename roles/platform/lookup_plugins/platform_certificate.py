@@ -120,6 +120,8 @@ def server(directory: Path, term: str, names: Sequence[str], platform: str) -> d
         OSError: a file cannot be read or made.
         ValueError: a file holds something else.
     """
+    if not names:
+        raise ValueError("it is for no name: give one")
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     held = os.open(directory, os.O_RDONLY)
     try:
@@ -156,10 +158,10 @@ def server(directory: Path, term: str, names: Sequence[str], platform: str) -> d
 def is_good(certificate: Path, key: Path, issuer: x509.Certificate, names: Sequence[str]) -> bool:
     """Tell whether a certificate needs no other: its key, authority, names, and time left."""
     found = x509.load_pem_x509_certificate(certificate.read_bytes())
-    there = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     try:
+        there = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         found.verify_directly_issued_by(issuer)
-    except (InvalidSignature, TypeError, ValueError):
+    except (InvalidSignature, TypeError, ValueError, x509.ExtensionNotFound):
         return False
     return (
         found.public_key() == private(key).public_key()

@@ -18,7 +18,6 @@ lookup = load("platform/lookup_plugins/platform_certificate.py")
 
 USER = {"name": "admin", "password": "p" * 20, "groups": ["admin"]}
 ROUTE = {"path": "/mlflow/", "upstream": "http://mlflow:5000", "title": "MLflow"}
-KEY = "k" * 32
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def faults(tls: dict[str, str], **changed: Any) -> list[str]:  # noqa: ANN401 - of any option
     """What is said of settings that are right but for what is changed."""
-    given = {"users": [USER], "routes": [ROUTE], "tls": tls, "names": ["lab.example"], "key": KEY}
+    given = {"users": [USER], "routes": [ROUTE], "tls": tls, "names": ["lab.example"]}
     given |= changed
     return list(gateway.faults(*given.values()))
 
@@ -58,7 +57,6 @@ def test_what_the_inventory_ships_with_is_taken(tls: dict[str, str]) -> None:
         ({"names": ["other.example"]}, "not for other.example"),
         ({"names": []}, "gateway_names"),
         ({"names": ["lab.example", "a b"]}, "'a b' is no name"),
-        ({"key": "short"}, "gateway_session_key has 5 characters"),
     ],
 )
 def test_what_would_not_work_is_refused_in_a_sentence(

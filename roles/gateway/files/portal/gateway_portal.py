@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -20,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
+from http.client import HTTPException
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -49,6 +49,7 @@ LONGEST = 4096  # bytes of a form
 STATE_SECONDS = 2.0
 TOO_MANY = "Too many wrong passwords: wait a minute."
 AT_ONCE = 2  # passwords whose hash is made at the same time
+WAITING = 32  # of which so many may wait
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,15 @@ def basic(header: str) -> tuple[str, str] | None:
         return None
     try:
         name, colon, password = base64.b64decode(coded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, no text
         return None
     return (name, password) if colon else None
+
+
+def forget_oldest(known: dict[Any, Any]) -> None:
+    """Keep no more than are worth remembering; those that came first go first."""
+    while len(known) > REMEMBERED:
+        del known[next(iter(known))]
 
 
 def own_path(wanted: str) -> str:
@@ -115,15 +122,16 @@ def own_path(wanted: str) -> str:
 class Guard:
     """Who may come in: passwords, sessions, and how often one may be wrong."""
 
-    def __init__(self, users: Mapping[str, User], key: str, hours: float) -> None:
-        """Take users by name, the key that signs sessions, and how many hours one lasts."""
+    def __init__(self, users: Mapping[str, User], hours: float) -> None:
+        """Take users by name, and how many hours a session lasts; none outlives this process."""
         self._users = users
-        self._key = key.encode()
-        self._signer = URLSafeTimedSerializer(key, salt="session")
+        self._key = secrets.token_bytes(32)
+        self._signer = URLSafeTimedSerializer(self._key, salt="session")
         self._seconds = hours * 3600
         self._ended: dict[str, float] = {}
         self._right: dict[bytes, float] = {}
         self._wrong: dict[tuple[str, str], deque[float]] = {}
+        self._asked: dict[bytes, asyncio.Task[bool]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
         # as slow for a name that nobody has
         self._nobody = User("", password_hash=PasswordHasher().hash(secrets.token_hex()))
@@ -132,32 +140,39 @@ class Guard:
         """Return the user whose password this is, None where it is not.
 
         Raises:
-            TooManyError: there were too many wrong ones lately.
+            TooManyError: there were too many wrong ones lately, or too many ask at once.
         """
         user = self._users.get(name, self._nobody)
-        remembered = hmac.digest(self._key, f"{user.mark()}|{name}|{password}".encode(), "sha256")
-        now = time.monotonic()
-        if self._right.get(remembered, 0) > now:
+        given = hmac.digest(self._key, f"{user.mark()}|{name}|{password}".encode(), "sha256")
+        if self._right.get(given, 0) > time.monotonic():
             return user
-        wrong = self._wrong.setdefault((address, name), deque(maxlen=FAILURES))
-        if len(wrong) == FAILURES and now - wrong[0] < PER_SECONDS:
+        # requests of one client at the same moment are one question
+        if given not in self._asked:
+            self._refuse_guesses((address, name))
+            judged = asyncio.create_task(self._judge(user, password, given, (address, name)))
+            self._asked[given] = judged
+            judged.add_done_callback(lambda _: self._asked.pop(given, None))
+        return user if await asyncio.shield(self._asked[given]) else None
+
+    def _refuse_guesses(self, who: tuple[str, str]) -> None:
+        now = time.monotonic()
+        wrong = self._wrong.get(who, deque())
+        if len(wrong) >= FAILURES and now - wrong[-FAILURES] < PER_SECONDS:
             raise TooManyError
-        wrong.append(now)  # many at once are counted before the first is answered
+        if len(self._asked) >= WAITING:
+            raise TooManyError
+        # counted before it is answered, for many may ask at once
+        self._wrong.setdefault(who, deque(maxlen=FAILURES)).append(now)
+
+    async def _judge(self, user: User, password: str, given: bytes, who: tuple[str, str]) -> bool:
         async with self._turns:
             right = await asyncio.to_thread(is_right, user, password)
-        if not right or user is self._nobody:
-            self._forget(now)
-            return None
-        del self._wrong[address, name]
-        self._right[remembered] = now + REMEMBERED_SECONDS
-        return user
-
-    def _forget(self, now: float) -> None:
-        if len(self._wrong) > REMEMBERED:
-            fresh = {key: at for key, at in self._wrong.items() if now - at[-1] < PER_SECONDS}
-            self._wrong = fresh if len(fresh) <= REMEMBERED else {}
-        if len(self._right) > REMEMBERED:
-            self._right.clear()
+        if right and user is not self._nobody:
+            self._wrong.pop(who, None)
+            self._right[given] = time.monotonic() + REMEMBERED_SECONDS
+        forget_oldest(self._right)
+        forget_oldest(self._wrong)
+        return right and user is not self._nobody
 
     def session(self, user: User) -> str:
         """Return the cookie of a new session."""
@@ -234,8 +249,9 @@ class Portal:
             return Response(status_code=403, headers={"X-Gateway-Refusal": "wait"})
         if user is None:
             return Response(status_code=401)
+        # NGINX always says it, a star where every user may
         groups = frozenset(request.headers.get("x-gateway-groups", "").split())
-        if not Page("", "", groups=groups).is_for(user):
+        if "*" not in groups and not groups & user.groups:
             return Response(status_code=403, headers={"X-Gateway-Refusal": "group"})
         return Response(status_code=204, headers={"X-Gateway-User": quote(user.name)})
 
@@ -399,13 +415,13 @@ def state_of(page: Page) -> dict[str, str]:
         fetched(page.health)
     except HTTPError as error:
         return {"state": f"answers {error.code}", "version": ""}
-    except OSError:
+    except (OSError, HTTPException):
         return {"state": "down", "version": ""}
     if not page.version.startswith("http://"):
         return {"state": "up", "version": page.version}
     try:
         return {"state": "up", "version": version_in(fetched(page.version))}
-    except OSError:
+    except (OSError, HTTPException):
         return {"state": "up", "version": ""}
 
 
@@ -438,7 +454,7 @@ def portal(read: Callable[[str], str]) -> Portal:
     known: list[dict[str, Any]] = json.loads(read("GATEWAY_USERS_FILE"))
     users = {one["name"]: User(**{**one, "groups": frozenset(one["groups"])}) for one in known}
     pages = [Page(**{**one, "groups": frozenset(one["groups"])}) for one in settings["pages"]]
-    guard = Guard(users, read("GATEWAY_SESSION_KEY_FILE").strip(), settings["session_hours"])
+    guard = Guard(users, settings["session_hours"])
     return Portal(
         guard, pages, settings["name"], settings["authority"], read("GATEWAY_LAYOUT_FILE")
     )
