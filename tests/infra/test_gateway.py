@@ -239,7 +239,7 @@ def test_a_user_opens_the_pages_of_their_groups_alone(platform: Stack) -> None:
 
 def test_a_guesser_waits_whatever_address_they_say_and_nobody_else_does(platform: Stack) -> None:
     kind = {"Content_Type": "application/x-www-form-urlencoded"}
-    wrong = base64.b64encode(b"nobody:wrong").decode()
+    wrong = base64.b64encode(b"a-guesser:wrong").decode()
     statuses = [
         ask(platform, "/mlflow/", Authorization=f"Basic {wrong}", X_Real_IP=f"10.0.0.{number}")[0]
         for number in range(12)

@@ -61,15 +61,15 @@ def test_the_start_page_fits_a_phone_and_says_what_is_up(gated: Stack, page: Pag
 
 def test_mlflow_shows_what_a_client_tracked_and_registered(page: Page, gated_env: Path) -> None:
     page.set_viewport_size(DESK)
-    for script, word in (("transfer.py", "1000"), ("register.py", "eight")):
+    for script, word in (("transfer.py", "1000"), ("seen.py", "model-seen-in-a-browser")):
         code, said = client(gated_env, CLIENTS / script, word)
         assert code == 0, said
     page.goto("/")
     page.get_by_role("link", name="MLflow").click()
     expect(page.get_by_text("clients", exact=True).first).to_be_visible()
     shot(page, "mlflow")
-    page.goto("/mlflow/#/models/eight")
-    expect(page.get_by_text("Version 8").first).to_be_visible()
+    page.goto("/mlflow/#/models/model-seen-in-a-browser")
+    expect(page.get_by_text("challenger").first).to_be_visible()
     shot(page, "mlflow-model")
 
 
