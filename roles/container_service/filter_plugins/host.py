@@ -154,8 +154,10 @@ def port_conflicts(
     """
     if wrong := all_complaints(declared):
         return wrong  # a port that is none cannot be compared
-    running = [each for each in ours(host, platform) if each["state"] == "running"]
-    own = {port for container in running for port in container["ports"]}
+    there = ours(host, platform)
+    own = {port for each in there if each["state"] == "running" for port in each["ports"]}
+    # one that fails and is started again has its ports for a moment each time
+    failing = {each["labels"].get(SERVICE) for each in there if each["state"] == "restarting"}
     theirs = {
         port: f"container {container['name']}"
         for container in host["containers"]
@@ -173,6 +175,7 @@ def port_conflicts(
                 f"{name} wants {here}, which {who} has: stop it, or set another port for the "
                 "service in the inventory."
                 for who in holders[:1]
+                if name not in failing
             ]
             found += [
                 f"{name} wants {here}, which {who} wants too: set another port for one of them in "

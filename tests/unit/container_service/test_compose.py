@@ -531,6 +531,16 @@ def test_the_platforms_own_running_container_is_no_conflict() -> None:
     assert conflicts(FULL, host=host) == []
 
 
+def test_the_platforms_own_container_that_starts_again_and_again_is_no_conflict() -> None:
+    host = listening("127.0.0.1", 9000, "docker-proxy (pid 8)")
+    labels = {"mlops.platform": "plat", "mlops.service": "web"}
+    one = {"name": "plat-web", "state": "restarting", "labels": labels, "ports": []}
+    host["containers"] = [one]
+    assert conflicts(FULL, host=host) == []
+    one["labels"] = {**labels, "mlops.platform": "theirs"}
+    assert len(conflicts(FULL, host=host)) == 1
+
+
 @pytest.mark.parametrize(("address", "port"), [("127.0.0.1", 9001), ("192.0.2.1", 9000)])
 def test_another_port_or_another_address_is_no_conflict(address: str, port: int) -> None:
     assert conflicts(FULL, host=listening(address, port)) == []
