@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
 from tests.infra.conftest import ROOT, Stack
+from tests.infra.faults_support import docker
 from tests.infra.test_gateway import CLIENTS, client, secret
 
 CHROMIUM = shutil.which("chromium")
@@ -40,6 +41,12 @@ def shot(page: Page, name: str) -> None:
     page.screenshot(path=SHOTS / f"{name}.png")
 
 
+def answered_with_an_error(gated: Stack) -> str:
+    """Lines of the gateway's log that a client would try again after."""
+    lines = docker("logs", "--tail", "200", gated.container("gateway")).splitlines()
+    return "\n".join(line for line in lines if '"status":5' in line.replace(" ", ""))
+
+
 def test_a_stranger_sees_the_form_and_a_wrong_password_says_so(page: Page) -> None:
     page.goto("/mlflow/")
     page.fill("input[name=name]", "admin")
@@ -59,11 +66,13 @@ def test_the_start_page_fits_a_phone_and_says_what_is_up(gated: Stack, page: Pag
     shot(page, "start")
 
 
-def test_mlflow_shows_what_a_client_tracked_and_registered(page: Page, gated_env: Path) -> None:
+def test_mlflow_shows_what_a_client_tracked_and_registered(
+    gated: Stack, page: Page, gated_env: Path
+) -> None:
     page.set_viewport_size(DESK)
     for script, word in (("transfer.py", "1000"), ("seen.py", "model-seen-in-a-browser")):
         code, said = client(gated_env, CLIENTS / script, word)
-        assert code == 0, said
+        assert code == 0, said + answered_with_an_error(gated)
     page.goto("/")
     page.get_by_role("link", name="MLflow").click()
     expect(page.get_by_text("clients", exact=True).first).to_be_visible()

@@ -310,6 +310,7 @@ UNTOUCHED = {
     "Containers are not root and cannot become it",
     "The DVC user reaches only its own bucket",
     "MLflow answers to its own names only",
+    "MLflow records in the database that is named",
     "The pipeline has run to its end",
 }
 
@@ -346,9 +347,10 @@ def test_a_platform_whose_pipeline_ran_is_ok_and_every_check_says_what_it_saw(
     code, found, text = sound
     assert failed(found) == {}, text
     assert (code, found.ok, found.error) == (0, True, "")
-    assert all(check.ok and check.detail and not check.hint for check in found.checks)
-    assert all(check.name.split()[0] in text for check in found.checks)
-    assert f"OK: all {len(found.checks)} checks passed on platform mlops-test" in text
+    judged = [check for check in found.checks if check.ok is not None]
+    assert all(check.detail and not check.hint for check in judged)
+    assert all(check.name.split()[0] in text for check in judged)
+    assert f"OK: all {len(judged)} checks passed on platform mlops-test" in text
 
 
 def test_the_verdict_says_which_data_was_used_and_how_well_the_model_does(
@@ -378,7 +380,8 @@ def test_a_fault_fails_its_check_which_names_it_and_says_what_to_do(
 def test_checks_that_no_fault_concerns_still_pass(faulty: tuple[int, Report, str]) -> None:
     _, found, text = faulty
     assert set(failed(found)) & UNTOUCHED == set(), text
-    assert set(failed(found)) | UNTOUCHED == {check.name for check in found.checks}
+    judged = {check.name for check in found.checks if check.ok is not None}
+    assert set(failed(found)) | UNTOUCHED == judged
 
 
 def test_the_verdict_never_shows_a_secret_that_it_found(
