@@ -23,6 +23,7 @@ from tests.infra.faults_support import docker, wait_for
 CLIENTS = Path(__file__).parent / "clients"
 PORT, PLAIN_PORT = 9743, 9780
 MIB = 2**20
+REMEMBERED = 2.5  # seconds after which a program's password is asked for anew
 EXPERIMENT = "/mlflow/api/2.0/mlflow/experiments/get?experiment_id=0"
 WITHOUT_PIPELINE = ("--skip-tags", "pipeline,verify")
 
@@ -237,6 +238,15 @@ def test_a_user_opens_the_pages_of_their_groups_alone(platform: Stack) -> None:
     assert "/minio/" not in ask(platform, "/", Authorization=guest)[2]
 
 
+def test_who_was_just_let_in_opens_the_way_for_nobody_else(platform: Stack) -> None:
+    admin, guest = as_admin(platform), as_admin(platform, "guest")
+    wrong = f"Basic {base64.b64encode(b'admin:wrong').decode()}"
+    for _ in range(3):
+        assert ask(platform, "/minio/", Authorization=admin)[0] == 200
+        for other, status in ((guest, 403), (wrong, 401), ("", 401)):
+            assert ask(platform, "/minio/", Authorization=other)[0] == status
+
+
 def test_a_guesser_waits_whatever_address_they_say_and_nobody_else_does(platform: Stack) -> None:
     kind = {"Content_Type": "application/x-www-form-urlencoded"}
     wrong = base64.b64encode(b"a-guesser:wrong").decode()
@@ -371,6 +381,8 @@ def test_a_stopped_portal_lets_nobody_in(platform: Stack) -> None:
     name = platform.container("gateway-portal")
     docker("stop", "--time", "1", name)
     try:
+        # what it let in a moment ago is still let in
+        time.sleep(REMEMBERED)
         assert ask(platform, EXPERIMENT, Authorization=as_admin(platform))[0] == 503
         assert ask(platform, EXPERIMENT)[0] == 503
     finally:
