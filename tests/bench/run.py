@@ -514,6 +514,12 @@ def main() -> int:
     parser.add_argument(
         "--cold", action="store_true", help="measure image builds too, many minutes"
     )
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="SECTION",
+        help='print a section of the page, such as "Data", and leave the page as it is',
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "docs/benchmarks.md")
     arguments = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -538,8 +544,11 @@ def main() -> int:
         }
         sections, slowest = {}, where_time_goes()
         for title, measure in measures.items():
-            sections[title] = measure()
-            say("\n".join(["", *(row.markdown() for row in sections[title])]))
+            if not arguments.only or title in arguments.only:
+                sections[title] = measure()
+                say("\n".join(["", *(row.markdown() for row in sections[title])]))
+        if arguments.only:
+            return 0
         arguments.output.write_text(report(sections, slowest))
         say(f"written: {arguments.output}")
     finally:
