@@ -285,6 +285,11 @@ EXAMPLES: list[tuple[Callable[[Path], list[str]], Files, str]] = [
         "has web 1, requirements-dev.txt 2",
     ),
     (
+        rules.every_lock_is_a_subset_of_the_developers,
+        {"a.in": "# apart:\n", "a.txt": "web==1\n", "requirements-dev.txt": "web==2\n"},
+        "has web 1, requirements-dev.txt 2",
+    ),
+    (
         rules.modules_have_their_full_name_or_are_the_roles_own,
         {TASKS: task("debug: {}")},
         "calls debug",
