@@ -1,0 +1,76 @@
+"""An operator that runs a stage, or all, of a project on the platform's DVC runner."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.exceptions import AirflowException
+from airflow.sdk import BaseOperator
+
+from runner_api import Run, Runner, RunnerError
+
+
+class DvcStageOperator(BaseOperator):  # type: ignore[misc]  # Airflow is in its own environment
+    """Run one stage of a project, or without a stage all of it, then push, record and register.
+
+    The runner does the work, in the project's own container; this task asks for it, has its log
+    and its result (an XCom: number, metrics, MLflow runs, the outputs' md5), and ends it where the
+    task is ended.
+
+    Args:
+        project: name in dvc_runner_projects.
+        stage: as DVC calls it. Nothing is pushed or recorded until a task without one.
+        parameters: as `dvc exp run --set-param` takes them; the same for all stages of one run.
+        pipeline: the one dvc.yaml, where not all are wanted.
+        force: run what is up to date, too.
+
+    Raises:
+        AirflowException: it was refused, failed or was cancelled, in the runner's own words.
+    """
+
+    template_fields: Sequence[str] = ("project", "stage", "parameters", "pipeline")
+    ui_color = "#e7f5ff"
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        stage: str = "",
+        parameters: Sequence[str] | str = (),
+        pipeline: str = "",
+        force: bool = False,
+        **kwargs: Any,  # noqa: ANN401 - Airflow's own
+    ) -> None:
+        """Keep what to ask for."""
+        super().__init__(**kwargs)
+        self.project, self.stage, self.pipeline = project, stage, pipeline
+        self.parameters, self.force = parameters, force
+        self._run: Run | None = None
+
+    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's own
+        """Ask, follow and return the result."""
+        one = context["ti"]
+        # each try is a request of its own, and a try that asks twice is one
+        words = (one.dag_id, one.run_id, one.task_id, str(one.map_index), str(one.try_number))
+        key = hashlib.sha256("\n".join(words).encode()).hexdigest()
+        try:
+            self._run = run = Runner.here().submit(self.project, key, self.asked())
+            self.log.info("Asked the runner of %s: request %s", self.project, run.name)
+            for line in run.lines():
+                self.log.info("%s", line)
+            return run.result()
+        except RunnerError as error:
+            raise AirflowException(str(error)) from None
+
+    def asked(self) -> dict[str, Any]:
+        """Return what the runner is asked for."""
+        said = {"stage": self.stage, "pipeline": self.pipeline}
+        given = {name: value for name, value in said.items() if value}
+        return {"set": list(self.parameters), "force": self.force, **given}
+
+    def on_kill(self) -> None:
+        """End the run where the task is ended."""
+        if self._run:
+            self._run.cancel()

@@ -1,0 +1,214 @@
+"""The API of the platform's DVC runners, as its OpenAPI says it: ask for a run, follow it, end it.
+
+It needs nothing but the standard library, so it works in a DAG, a script and a test alike.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ENDED = ("done", "failed", "cancelled")
+# a line of the log may be far apart from the next one
+QUIET_SECONDS = 30.0
+PAUSE = 1.0
+CANCEL_SECONDS = 10.0
+CHUNK = 1 << 16
+TEMPORARY = 500
+UNANSWERED = (OSError, http.client.HTTPException)
+
+
+class RunnerError(Exception):
+    """Why a run could not be, in the runner's own words."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Where the API is.
+
+    Attributes:
+        url: address of the API.
+        token: what it asks for.
+        patience: seconds that it may not answer, such as while it is made anew.
+    """
+
+    url: str
+    token: str
+    patience: float = 300.0
+
+    @classmethod
+    def here(cls) -> Runner:
+        """Return the platform's own, as this container's environment names it.
+
+        Raises:
+            RunnerError: it names none.
+        """
+        url, place = (
+            os.environ.get(name, "") for name in ("RUNNER_API_URL", "RUNNER_API_TOKEN_FILE")
+        )
+        if not url or not place:
+            raise RunnerError(
+                "This Airflow knows no runner: set airflow_runner_url and airflow_runner_token in "
+                "the inventory."
+            )
+        return cls(url.rstrip("/"), Path(place).read_text(encoding="utf-8").strip())
+
+    def submit(self, project: str, key: str, asked: Mapping[str, Any]) -> Run:
+        """Ask for a run of what was last delivered to a project.
+
+        Args:
+            project: its name in the inventory.
+            key: the same key is the same run, however often it is asked for.
+            asked: `set` (a list, as `dvc exp run --set-param` takes them), `stage` (without one
+                all stages run, and what came of them is pushed and recorded), `pipeline`, `force`.
+
+        Raises:
+            RunnerError: it was refused, or nobody answers.
+        """
+        known = self.answer("POST", f"projects/{project}/runs", asked, {"Idempotency-Key": key})
+        return Run(self, project, str(known["id"]))
+
+    def answer(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Return what a request is answered; asks again while nobody is there to answer.
+
+        Raises:
+            RunnerError: it was refused, or nobody answered in time.
+        """
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                with self.open(method, path, body, headers) as reply:
+                    found: dict[str, Any] = json.load(reply)
+                    return found
+            except UNANSWERED as error:
+                if time.monotonic() > deadline:
+                    raise RunnerError(
+                        f"The runners' API at {self.url} gave no answer for {self.patience:.0f} s "
+                        f"({error}): see that dvc_runner_api is true, and run `make up`."
+                    ) from error
+            time.sleep(PAUSE)
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> http.client.HTTPResponse:
+        """Send one request.
+
+        Raises:
+            RunnerError: it was refused.
+            OSError: nobody answers, or not now.
+        """
+        request = urllib.request.Request(  # noqa: S310 - the platform's own address
+            f"{self.url}/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Authorization": f"Bearer {self.token}",
+                "Content-Type": "application/json",
+                **(headers or {}),
+            },
+        )
+        # a proxy of the environment is for the world outside
+        near = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            reply: http.client.HTTPResponse = near.open(request, timeout=QUIET_SECONDS)
+        except urllib.error.HTTPError as error:
+            if error.code >= TEMPORARY:
+                raise
+            raise RunnerError(sentence(error)) from error
+        return reply
+
+
+def sentence(error: urllib.error.HTTPError) -> str:
+    """Return why the API refused, as it says it."""
+    try:
+        said = json.loads(error.read())["detail"]
+    except (ValueError, KeyError, TypeError, *UNANSWERED):
+        said = f"The runners' API answers {error.code} {error.reason}."
+    return str(said)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was asked for."""
+
+    runner: Runner
+    project: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """Where the API has it."""
+        return f"projects/{self.project}/runs/{self.name}"
+
+    def state(self) -> dict[str, Any]:
+        """Return how it stands.
+
+        Raises:
+            RunnerError: it is not known, or nobody answers.
+        """
+        return self.runner.answer("GET", self.path)
+
+    def lines(self) -> Iterator[str]:
+        """Give what it says, line by line, until it has ended; a connection may break meanwhile.
+
+        Raises:
+            RunnerError: it is not known, or nobody answers.
+        """
+        offset, rest, over = 0, b"", False
+        while True:
+            try:
+                words = f"{self.path}/log?offset={offset}&follow={'false' if over else 'true'}"
+                with self.runner.open("GET", words) as reply:
+                    while block := reply.read1(CHUNK):
+                        offset += len(block)
+                        *whole, rest = (rest + block).split(b"\n")
+                        yield from (line.decode(errors="replace") for line in whole)
+            except UNANSWERED:
+                # it is quiet, or the API is made anew: its state says which
+                time.sleep(PAUSE)
+            else:
+                if over:
+                    break
+            over = self.state()["state"] in ENDED
+        if rest:
+            yield rest.decode(errors="replace")
+
+    def result(self) -> dict[str, Any]:
+        """Return what came of it: number, metrics, MLflow runs, the outputs' md5.
+
+        Raises:
+            RunnerError: it failed or was cancelled; the sentence is the runner's own.
+        """
+        found = self.state()
+        result = found.get("result") or {}
+        if found["state"] != "done" or not result.get("ok", True):
+            raise RunnerError(result.get("error") or f"The run is {found['state']}.")
+        kept = ("changed", "seconds", "metrics", "params", "mlflow_runs", "outputs")
+        return {"id": self.name, "number": found.get("number")} | {
+            key: result[key] for key in kept if key in result
+        }
+
+    def cancel(self) -> None:
+        """End it; one that has ended stays as it is."""
+        # whoever ends a task does not wait long
+        with suppress(RunnerError):
+            replace(self.runner, patience=CANCEL_SECONDS).answer("DELETE", self.path)

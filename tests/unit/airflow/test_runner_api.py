@@ -1,0 +1,223 @@
+"""What a task hears from the runners' API: the real one, served as its container serves it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+import runner_api
+from dvc_runner import door
+from dvc_runner.settings import Settings, settings
+from dvc_runner.state import note_delivered, read_json, write_json
+from dvc_runner_api import Platform, api
+from runner_api import Run, Runner, RunnerError
+
+TOKEN = "a-token-of-this-test-alone"  # noqa: S105 - of nothing
+
+
+def until(done: Callable[[], object]) -> None:
+    """Wait until a call says yes."""
+    deadline = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
+
+
+@dataclass
+class Served:
+    """The API, which may be stopped and served again at the same port."""
+
+    platform: Platform
+    port: int = 0
+
+    def start(self) -> None:
+        config = uvicorn.Config(
+            api(self.platform, TOKEN),
+            port=self.port,
+            log_level="error",
+            timeout_graceful_shutdown=1,
+        )
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        until(lambda: self.server.started)
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join()
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Settings:
+    """The runner of a project to which something was delivered."""
+    root = tmp_path / "projects/churn"
+    for name in ("workspace/requests", "inbox"):
+        (root / name).mkdir(parents=True)
+    made = settings(
+        {
+            "RUNNER_WORKSPACE": str(root / "workspace"),
+            "RUNNER_INBOX": str(root / "inbox"),
+            "RUNNER_PROJECT": "churn",
+        }
+    )
+    note_delivered(made, {"snapshot": "a" * 40, "params": {}, "data": {}, "set": []})
+    return made
+
+
+@pytest.fixture
+def served(at: Settings) -> Iterator[Served]:
+    """The API of that project's platform."""
+    one = Served(Platform(at.workspace.parents[1]))
+    one.start()
+    try:
+        yield one
+    finally:
+        one.stop()
+
+
+@pytest.fixture
+def runner(served: Served) -> Runner:
+    """What a task has of it."""
+    return Runner(f"http://127.0.0.1:{served.port}", TOKEN, patience=20)
+
+
+def taken(at: Settings, run: Run) -> Settings:
+    """Have the runner take up a request."""
+    for path in door.lying(at.inbox or Path()):
+        door.take(at, path, lambda _: None)
+    return replace(at, asked=run.name)
+
+
+def listened(run: Run) -> tuple[list[str], threading.Thread]:
+    """Follow a run in a thread of its own."""
+    heard: list[str] = []
+    thread = threading.Thread(target=lambda: heard.extend(run.lines()))
+    thread.start()
+    return heard, thread
+
+
+def test_a_task_asks_for_one_stage_and_asked_again_it_is_the_same_request(
+    runner: Runner, at: Settings
+) -> None:
+    asked = {"stage": "train", "set": ["lr=2"], "force": False}
+    run = runner.submit("churn", "dag run task 1", asked)
+    assert runner.submit("churn", "dag run task 1", asked).name == run.name
+    assert runner.submit("churn", "dag run task 2", asked).name != run.name
+    assert run.state()["state"] == "waiting"
+    kept = read_json(taken(at, run).request)
+    assert (kept["stage"], kept["set"]) == ("train", ["lr=2"])
+
+
+def test_a_task_has_every_line_of_the_log_once_and_then_the_result(
+    runner: Runner, at: Settings
+) -> None:
+    run = runner.submit("churn", "a", {})
+    one = taken(at, run)
+    heard, thread = listened(run)
+    for text in ("first\nsec", "ond\n", "with ü and \xff\nno end"):
+        with one.log.open("ab") as log:
+            log.write(text.encode("latin-1" if "\xff" in text else "utf-8"))
+        time.sleep(0.1)
+    write_json(
+        one.result, {"ok": True, "changed": True, "metrics": {"auc": 0.5}, "mlflow_runs": ["m"]}
+    )
+    thread.join(30)
+    assert heard == ["first", "second", "with \ufffd and \ufffd", "no end"]
+    found = run.result()
+    assert (found["metrics"], found["mlflow_runs"], found["changed"]) == ({"auc": 0.5}, ["m"], True)
+
+
+@pytest.mark.parametrize("asked", [{"stage": "train"}, {}])
+def test_a_run_that_failed_fails_in_the_runners_own_words(
+    asked: dict[str, str], runner: Runner, at: Settings
+) -> None:
+    run = runner.submit("churn", "a", asked)
+    write_json(taken(at, run).result, {"ok": False, "error": "Stage train ended with code 3."})
+    assert list(run.lines()) == []
+    with pytest.raises(RunnerError, match=r"^Stage train ended with code 3\.$"):
+        run.result()
+
+
+def test_a_run_that_was_cancelled_while_it_waited_is_no_result(
+    runner: Runner, at: Settings
+) -> None:
+    run = runner.submit("churn", "a", {})
+    run.cancel()
+    (withdrawn,) = door.lying(at.inbox or Path(), door.CANCELLED)
+    door.take(at, withdrawn, lambda _: None)
+    with pytest.raises(RunnerError, match="The run was cancelled before it began"):
+        run.result()
+    run.cancel()  # what has ended stays as it is
+    assert run.state()["state"] == "cancelled"
+
+
+def test_a_log_goes_on_where_it_was_when_the_api_was_made_anew(
+    runner: Runner, served: Served, at: Settings
+) -> None:
+    run = runner.submit("churn", "a", {})
+    one = taken(at, run)
+    one.log.write_text("before\nhalf ")
+    heard, thread = listened(run)
+    time.sleep(0.5)
+    served.stop()
+    with one.log.open("a") as log:
+        log.write("line\nmeanwhile\n")
+    served.start()
+    with one.log.open("a") as log:
+        log.write("after\n")
+    write_json(one.result, {"ok": True})
+    thread.join(30)
+    assert heard == ["before", "half line", "meanwhile", "after"]
+
+
+def test_a_stage_that_is_quiet_for_long_is_followed_to_its_end(
+    runner: Runner, at: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_api, "QUIET_SECONDS", 0.3)
+    run = runner.submit("churn", "a", {})
+    one = taken(at, run)
+    heard, thread = listened(run)
+    time.sleep(1.5)
+    one.log.write_text("at last\n")
+    write_json(one.result, {"ok": True})
+    thread.join(30)
+    assert heard == ["at last"]
+
+
+@pytest.mark.usefixtures("at")
+def test_what_the_api_refuses_is_said_as_it_says_it(runner: Runner) -> None:
+    with pytest.raises(RunnerError, match=r"There is no project 'chum' \(there are churn\)"):
+        runner.submit("chum", "a", {})
+    with pytest.raises(RunnerError, match="set: 'lr' is none that `dvc exp run"):
+        runner.submit("churn", "a", {"set": ["lr"]})
+    with pytest.raises(RunnerError, match="Give the token"):
+        replace(runner, token="wrong").submit("churn", "a", {})  # noqa: S106 - of nothing
+
+
+def test_an_api_that_never_answers_is_told_with_what_to_do(served: Served) -> None:
+    gone = Runner(f"http://127.0.0.1:{served.port}", TOKEN, patience=0.5)
+    served.stop()
+    try:
+        with pytest.raises(RunnerError, match=r"gave no answer for 0 s .* dvc_runner_api is true"):
+            gone.submit("churn", "a", {})
+    finally:
+        served.start()
+
+
+def test_where_no_runner_is_named_a_task_says_which_variables_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RUNNER_API_URL", raising=False)
+    with pytest.raises(RunnerError, match="set airflow_runner_url and airflow_runner_token"):
+        Runner.here()
+    (tmp_path / "token").write_text("secret\n")
+    monkeypatch.setenv("RUNNER_API_URL", "http://there:1/")
+    monkeypatch.setenv("RUNNER_API_TOKEN_FILE", str(tmp_path / "token"))
+    assert Runner.here() == Runner("http://there:1", "secret")
