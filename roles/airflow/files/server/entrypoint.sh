@@ -1,0 +1,17 @@
+#!/bin/sh
+# What a part of Airflow needs of the folders it was given: one that cannot be used is told in one sentence.
+set -eu
+refuse() {
+  echo "$1" >&2
+  exit 1
+}
+readable() {
+  { [ -r "$1" ] && [ -x "$1" ]; } || refuse "The folder of $2 ($3, on the host) cannot be read by $(id -u):$(id -g), it is $(stat -c '%u:%g, mode %a' "$1"): set airflow_user to its owner, or let others read it (chmod)."
+}
+readable /dags DAGs airflow_dags_folder
+readable /plugins plugins airflow_plugins_folder
+[ "${2:-}" != scheduler ] || [ -w /logs ] || refuse "The volume of logs in the making (airflow_logs) cannot be written by $(id -u):$(id -g), it is $(stat -c %u:%g /logs)'s: set airflow_user back to its owner, or name another volume."
+mkdir -p "$AIRFLOW_HOME"
+# an older backup of the database is brought to today's schema by who serves it
+[ "${2:-}" != api-server ] || python /config/database.py
+exec "$@"

@@ -1,0 +1,398 @@
+"""Airflow as a user has it: DAGs of projects and of their own, over its API and in their folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import requests
+import yaml
+from tests.infra.conftest import Stack, stack
+from tests.infra.faults_support import commit_all, docker, wait_for
+
+PORT = 1281
+NAME = "mlops-airflow"
+PIPELINE = """
+stages:
+  make:
+    cmd: echo made ${word} && test ${word} != wrong && sleep ${seconds} && echo ${word} > word.txt
+    outs: [word.txt]
+  count:
+    cmd: printf '{"letters":%d}' "$(wc -c < word.txt)" > metrics.json
+    deps: [word.txt]
+    metrics: [metrics.json: {cache: false}]
+"""
+ENDED = ("success", "failed")
+REFUSED = (401, 403)
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """What a program says to Airflow's API that knows a password."""
+
+    platform: Stack
+    base: str = f"http://127.0.0.1:{PORT}"
+
+    def secret(self, name: str) -> str:
+        path = Path(self.platform.inventory) / ".secrets" / self.platform.name / name
+        return path.read_text().strip()
+
+    def token(self, password: str = "") -> requests.Response:
+        said = {"username": "admin", "password": password or self.secret("airflow_admin_password")}
+        return requests.post(f"{self.base}/auth/token", json=said, timeout=60)
+
+    def ask(self, method: str, path: str, body: Any = None, key: str = "") -> requests.Response:  # noqa: ANN401 - JSON
+        key = key or self.token().json()["access_token"]
+        return requests.request(
+            method,
+            f"{self.base}/api/v2/{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=60,
+        )
+
+    def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
+        answer = self.ask("GET", path)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def start(self, dag: str, *parameters: str) -> str:
+        """Ask for a run; its path."""
+        body = {"logical_date": None, "conf": {"set": [*parameters]} if parameters else {}}
+        answer = self.ask("POST", f"dags/{dag}/dagRuns", body)
+        assert answer.status_code == 200, answer.text
+        return f"dags/{dag}/dagRuns/{quote(answer.json()['dag_run_id'])}"
+
+    def states(self, run: str) -> dict[str, str]:
+        """Map each task of a run to its state."""
+        found = self.get(f"{run}/taskInstances")["task_instances"]
+        return {one["task_id"]: one["state"] for one in found}
+
+    def end(self, run: str) -> str:
+        """Wait for the end of a run; its state."""
+        wait_for(lambda: self.get(run)["state"] in ENDED, f"the end of {run}: {self.states(run)}")
+        return str(self.get(run)["state"])
+
+    def log(self, run: str, task: str) -> str:
+        """What the log of a task says, and where it is."""
+        found = self.get(f"{run}/taskInstances/{task}/logs/1?full_content=true")
+        return "\n".join(json.dumps(line) for line in found["content"])
+
+    def errors(self) -> dict[str, str]:
+        """Map each file that can not be read to why."""
+        return {e["filename"]: e["stack_trace"] for e in self.get("importErrors")["import_errors"]}
+
+    def container(self, part: str = "") -> str:
+        return self.platform.container(f"airflow-{part}" if part else "airflow")
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """The platform of inventory/lab with a small project in place of wine, without notebooks."""
+    at = tmp_path_factory.mktemp(NAME)
+    project = at / "small"
+    project.mkdir()
+    (project / "dvc.yaml").write_text(PIPELINE)
+    (project / "params.yaml").write_text("word: plain\nseconds: 0\n")
+    commit_all(project)
+    made = stack(
+        NAME,
+        9281,
+        at,
+        "lab",
+        airflow_port=str(PORT),
+        airflow_dags_folder=str(at / "dags"),
+        airflow_plugins_folder=str(at / "plugins"),
+        airflow_dags={
+            "by_stages": {"project": "small", "stages_of": str(project / "dvc.yaml")},
+            "at_once": {"project": "small"},
+        },
+        dvc_runner_projects={"small": {"source": str(project), "schedule": "@yearly"}},
+        postgresql_port="",
+    )
+    hosts = Path(made.inventory) / "hosts.yml"
+    content = yaml.safe_load(hosts.read_text())
+    del content["all"]["children"]["jupyter"]
+    hosts.write_text(yaml.safe_dump(content))
+    (Path(made.inventory) / "group_vars/all/minio.yml").write_text(store())
+    for above in (at, at.parent):
+        above.chmod(0o755)
+    try:
+        made.play("site.yml")
+        yield Airflow(made)
+    finally:
+        made.destroy()
+
+
+def store() -> str:
+    """What inventory/lab says of the store, without what notebooks have."""
+    (path,) = Path(__file__).parents[2].glob("inventory/lab/group_vars/all/minio.yml")
+    found = yaml.safe_load(path.read_text())
+    users = [one for one in found["minio_users"] if "jupyter" not in one["access_key"]]
+    buckets = [one for one in found["minio_buckets"] if one["name"] != "notebooks"]
+    return str(yaml.safe_dump({"minio_users": users, "minio_buckets": buckets}))
+
+
+def folder(airflow: Airflow) -> Path:
+    return Path(airflow.platform.variables["airflow_dags_folder"])
+
+
+def mlflow(airflow: Airflow, run: str) -> Any:  # noqa: ANN401 - JSON
+    address = f"http://127.0.0.1:{airflow.platform.variables['mlflow_port']}/api/2.0/mlflow"
+    answer = requests.get(f"{address}/runs/get", params={"run_id": run}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["run"]
+
+
+def result(airflow: Airflow, run: str, task: str) -> Any:  # noqa: ANN401 - JSON
+    return airflow.get(f"{run}/taskInstances/{task}/xcomEntries/return_value")["value"]
+
+
+def is_healthy(name: str) -> bool:
+    return docker("inspect", "--format", "{{.State.Health.Status}}", name) == "healthy"
+
+
+def test_the_verdict_holds_and_a_second_run_changes_nothing(airflow: Airflow) -> None:
+    code, judged, text = airflow.platform.verify()
+    assert code == 0, text
+    held = {check.name: check.detail for check in judged.checks if check.ok}
+    assert (
+        "metadatabase, scheduler, dag_processor, triggerer"
+        in held["Every part of Airflow is alive"]
+    )
+    assert (
+        "by_stages, at_once, small among them"
+        in held["Airflow has the DAGs of the inventory, and a task reaches their projects"]
+    )
+    assert "Airflow's user of the store reaches only its own bucket" in held
+    assert "Without a log-in Airflow only tells its health and version" in held
+    assert "changed=0" in airflow.platform.play("site.yml")
+
+
+def test_dags_are_read_without_errors_and_a_schedule_is_the_inventorys(airflow: Airflow) -> None:
+    assert airflow.errors() == {}
+    found = {one["dag_id"]: one for one in airflow.get("dags")["dags"]}
+    assert set(found) == {"by_stages", "at_once", "small"}
+    assert not any(one["is_paused"] for one in found.values())
+    assert found["small"]["next_dagrun_run_after"].startswith("20")
+    assert found["at_once"]["next_dagrun_run_after"] is None
+
+
+def test_a_wrong_password_a_strangers_token_and_a_stranger_are_refused(airflow: Airflow) -> None:
+    assert airflow.token("wrong-but-long-enough").status_code == 401
+    assert airflow.ask("GET", "dags", key="e30.e30.e30").status_code in REFUSED
+    assert requests.get(f"{airflow.base}/api/v2/dags", timeout=30).status_code == 401
+    page = requests.get(f"{airflow.base}/auth/users/list/", timeout=30, allow_redirects=False)
+    assert page.status_code == 302
+    assert "/auth/login" in page.headers["Location"]
+
+
+def test_each_stage_is_a_task_and_the_run_is_in_mlflow(airflow: Airflow) -> None:
+    run = airflow.start("by_stages", "word=seven77")
+    assert airflow.end(run) == "success"
+    assert airflow.states(run) == dict.fromkeys(("make", "count", "push_and_record"), "success")
+    assert "made seven77" in airflow.log(run, "make")
+    came = result(airflow, run, "push_and_record")
+    assert came["metrics"] == {"metrics.json": {"letters": 8}}
+    (logged,) = came["mlflow_runs"]
+    seen = mlflow(airflow, logged)["data"]
+    assert {"key": "project", "value": "small"} in seen["tags"]
+    assert [one["value"] for one in seen["metrics"] if "letters" in one["key"]] == [8.0]
+
+
+def test_the_log_of_a_task_that_ended_lies_in_the_bucket(airflow: Airflow) -> None:
+    run = airflow.start("at_once")
+    assert airflow.end(run) == "success"
+    wait_for(
+        lambda: "s3://airflow-logs/dag_id=at_once" in airflow.log(run, "run"), "it to be there"
+    )
+    assert "Asked the runner of small" in airflow.log(run, "run")
+    find = ("exec", airflow.container("scheduler"), "find", "/logs/dag_id=at_once", "-type", "f")
+    wait_for(lambda: docker(*find) == "", "the copy on the volume to be gone")
+
+
+def test_a_stage_that_fails_ends_the_run_with_the_runners_words(airflow: Airflow) -> None:
+    run = airflow.start("by_stages", "word=wrong")
+    assert airflow.end(run) == "failed"
+    assert airflow.states(run) == {
+        "make": "failed",
+        "count": "upstream_failed",
+        "push_and_record": "upstream_failed",
+    }
+    said = airflow.log(run, "make")
+    assert "made wrong" in said
+    words = "The pipeline stopped (dvc repro ended with code 255): made wrong. Finished stages are"
+    assert f'"exc_type": "AirflowException", "exc_value": "{words}' in said
+    assert "RunnerError" not in said
+    assert airflow.end(airflow.start("by_stages")) == "success"
+
+
+def test_a_run_that_is_ended_in_airflow_ends_in_the_runner(airflow: Airflow) -> None:
+    run = airflow.start("by_stages", "seconds=300")
+    wait_for(lambda: "made plain" in airflow.log(run, "make"), "the stage to run")
+    assert airflow.ask("PATCH", run, {"state": "failed"}).status_code == 200
+
+    def ended() -> bool:
+        runner = airflow.platform.container("dvc-runner-small")
+        asked = docker("exec", runner, "dvc_runner", "status")
+        return '"running"' not in asked and '"waiting": []' in asked
+
+    wait_for(ended, "the runner to be free", 60)
+    assert airflow.end(airflow.start("by_stages")) == "success"
+
+
+BROKEN = "from airflow.sdk import DAG\nwith DAG('broken'):\n    this is no python\n"
+OWN = """
+from airflow.sdk import DAG, task
+from dvc_stage import DvcStageOperator
+
+with DAG("of_a_user", schedule=None, is_paused_upon_creation=False):
+
+    @task
+    def before():
+        import os
+
+        print("tracking is at", os.environ["MLFLOW_TRACKING_URI"])
+
+    before() >> DvcStageOperator(task_id="all_of_it", project="small", parameters=["word=nine"])
+"""
+
+
+def test_a_dag_with_a_syntax_error_is_told_and_one_beside_it_runs(airflow: Airflow) -> None:
+    (folder(airflow) / "broken.py").write_text(BROKEN)
+    (folder(airflow) / "own.py").write_text(OWN)
+    try:
+        wait_for(lambda: "broken.py" in airflow.errors(), "the error to be told")
+        assert "SyntaxError: invalid syntax" in airflow.errors()["broken.py"]
+        wait_for(
+            lambda: airflow.ask("GET", "dags/of_a_user").status_code == 200, "the DAG to be there"
+        )
+        run = airflow.start("of_a_user")
+        assert airflow.end(run) == "success"
+        assert "tracking is at http://mlflow:5000" in airflow.log(run, "before")
+        assert result(airflow, run, "all_of_it")["metrics"] == {"metrics.json": {"letters": 5}}
+        code, judged, text = airflow.platform.verify()
+        assert code == 0, text
+        (detail,) = [check.detail for check in judged.checks if "the DAGs of the" in check.name]
+        assert "of the user's files broken.py cannot be read: SyntaxError" in detail
+    finally:
+        for path in folder(airflow).glob("*.py"):
+            path.unlink()
+    wait_for(lambda: airflow.errors() == {}, "the error to be gone with its file")
+
+
+def test_a_project_that_the_runner_does_not_know_fails_in_one_sentence(airflow: Airflow) -> None:
+    path = folder(airflow) / "own.py"
+    path.write_text(OWN.replace('"small"', '"nowhere"').replace("of_a_user", "of_nowhere"))
+    try:
+        wait_for(
+            lambda: airflow.ask("GET", "dags/of_nowhere").status_code == 200, "the DAG to be there"
+        )
+        run = airflow.start("of_nowhere")
+        assert airflow.end(run) == "failed"
+        said = airflow.log(run, "all_of_it")
+        assert "There is no project 'nowhere' (there are small)." in said
+    finally:
+        path.unlink()
+
+
+def test_a_folder_that_belongs_to_somebody_else_is_told_in_one_sentence_and_heals(
+    airflow: Airflow,
+) -> None:
+    name = airflow.container("dag-processor")
+    os.chown(folder(airflow), 0, 0)
+    folder(airflow).chmod(0o700)
+    docker("restart", "--time", "5", name)
+
+    def told() -> bool:
+        log = subprocess.run(
+            ["docker", "logs", "--tail", "5", name], capture_output=True, text=True, check=True
+        )
+        return "cannot be read by 10001:10001, it is 0:0, mode 700: set airflow_user" in log.stderr
+
+    wait_for(told, "the sentence")
+    folder(airflow).chmod(0o755)
+    wait_for(lambda: is_healthy(name), "the processor to heal")
+    os.chown(folder(airflow), 10001, 10001)
+
+
+def test_a_schema_that_is_not_whole_is_made_whole_and_a_newer_one_is_told(
+    airflow: Airflow,
+) -> None:
+    sql = ("exec", airflow.platform.container("postgresql"), "psql", "-d", "airflow", "-Atc")
+    before = docker(*sql, "SELECT version_num FROM alembic_version")
+    # as it is where a migration was killed before its end was noted
+    docker(*sql, "DELETE FROM alembic_version")
+    docker("restart", airflow.container())
+    wait_for(
+        lambda: docker(*sql, "SELECT version_num FROM alembic_version") == before, "the revision"
+    )
+    docker(*sql, "UPDATE alembic_version SET version_num = 'feedfeedfeed'")
+    docker("restart", airflow.container())
+
+    def told() -> bool:
+        words = ["docker", "logs", "--tail", "20", airflow.container()]
+        log = subprocess.run(words, capture_output=True, text=True, check=True)
+        return "has revision feedfeedfeed, which this Airflow does not know" in log.stderr
+
+    wait_for(told, "the sentence")
+    docker(*sql, f"UPDATE alembic_version SET version_num = '{before}'")  # noqa: S608 - from there
+    wait_for(lambda: is_healthy(airflow.container()), "the API to heal")
+
+
+def test_a_database_that_was_away_is_taken_up_again_by_every_part(airflow: Airflow) -> None:
+    server = airflow.platform.container("postgresql")
+    parts = ["", "scheduler", "dag-processor", "triggerer"]
+    docker("stop", server)
+    try:
+        wait_for(lambda: not is_healthy(airflow.container()), "the outage to be seen")
+    finally:
+        docker("start", server)
+    for part in parts:
+        wait_for(lambda part=part: is_healthy(airflow.container(part)), f"{part} to be healthy")  # type: ignore[misc]
+    assert airflow.end(airflow.start("by_stages")) == "success"
+
+
+def test_a_rotation_refuses_old_passwords_and_keeps_runs_and_what_was_encrypted(
+    airflow: Airflow,
+) -> None:
+    connection = {"connection_id": "kept", "conn_type": "http", "password": "of-a-user"}
+    assert airflow.ask("POST", "connections", connection).status_code == 201
+    old = {name: airflow.secret(name) for name in ("airflow_admin_password", "airflow_fernet_key")}
+    key = airflow.token().json()["access_token"]
+    before = airflow.get("dags/by_stages/dagRuns")["total_entries"]
+    airflow.platform.play("playbooks/rotate.yml")
+    assert airflow.secret("airflow_fernet_key") != old["airflow_fernet_key"]
+    assert airflow.token(old["airflow_admin_password"]).status_code == 401
+    assert airflow.ask("GET", "dags", key=key).status_code in REFUSED
+    assert airflow.get("dags/by_stages/dagRuns")["total_entries"] == before
+    words = ["airflow", "connections", "get", "kept", "--output", "json"]
+    said = docker("exec", airflow.container("scheduler"), *words)
+    assert "of-a-user" in said
+    assert airflow.end(airflow.start("by_stages")) == "success"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"airflow_admin_password": "short"}, "airflow_admin_password is shorter than 16"),
+        ({"airflow_fernet_key": "x" * 44}, "airflow_fernet_key is none: give 32 bytes in base64"),
+        ({"airflow_dags_folder": "dags"}, "name a folder of the host by its absolute path"),
+        ({"airflow_database_host": ""}, "airflow_database_host is empty: put a host in the group"),
+        ({"airflow_dags": {"x": {"project": "y"}}}, "there is no such project (there are small)"),
+        ({"airflow_runner_token": ""}, "airflow_runner_token is empty: give what the API"),
+    ],
+)
+def test_a_setting_that_would_not_do_is_refused_before_anything_is_touched(
+    airflow: Airflow, given: dict[str, object], said: str
+) -> None:
+    told = airflow.platform.attempt("site.yml", "--check", **given)
+    assert said in " ".join(told.split())
+    assert "changed=0" in told
