@@ -1,0 +1,88 @@
+"""Two platforms on one host, of which one is destroyed after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from tests.infra.conftest import Stack, stack
+from tests.infra.faults_support import LABEL, docker
+
+WITHOUT_PIPELINE = ("--skip-tags", "pipeline,verify")
+NAMES = ("mlops-side", "mlops-side-2")  # the one's name begins the other's
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Stack]]:
+    """Two platforms as they are shipped."""
+    first = stack(NAMES[0], 9240, tmp_path_factory.mktemp("one"))
+    second = stack(NAMES[1], 9250, tmp_path_factory.mktemp("other"))
+    pair = (first, second)
+    try:
+        for one in pair:
+            one.play("site.yml", *WITHOUT_PIPELINE)
+        yield pair
+    finally:
+        for one in pair:
+            one.destroy()
+
+
+def client(one: Stack) -> MlflowClient:
+    """MLflow's own client, from this machine."""
+    return MlflowClient(f"http://127.0.0.1:{one.variables['mlflow_port']}")
+
+
+def experiments(one: Stack) -> set[str]:
+    """Names of what was tracked on a platform."""
+    return {found.name for found in client(one).search_experiments()}
+
+
+def lives(one: Stack) -> dict[str, str]:
+    """When each container of a platform was started."""
+    form = "{{.Names}}"
+    names = docker("ps", "--filter", f"label={LABEL}={one.name}", "--format", form).split()
+    return {name: docker("inspect", "--format", "{{.State.StartedAt}}", name) for name in names}
+
+
+def left(one: Stack) -> str:
+    """What the engine still has of a platform, and its folder on the host."""
+    label = ("--quiet", "--filter", f"label={LABEL}={one.name}")
+    kinds = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
+    found = " ".join(docker(*kind, *label) for kind in kinds).strip()
+    folder = Path("/opt", one.name)
+    return found + (str(folder) if folder.exists() else "")
+
+
+def test_two_platforms_share_nothing_and_go_one_after_the_other(pair: tuple[Stack, Stack]) -> None:
+    first, second = pair
+    for one in pair:
+        client(one).create_experiment(f"of-{one.name}")
+    for one, other in ((first, second), (second, first)):
+        assert f"of-{one.name}" in experiments(one)
+        assert f"of-{other.name}" not in experiments(one)
+        assert "changed=0" in one.play("site.yml", *WITHOUT_PIPELINE)
+    before = lives(second)
+    assert before
+
+    first.destroy()
+    assert left(first) == ""
+    assert lives(second) == before
+    assert f"of-{second.name}" in experiments(second)
+    assert "changed=0" in second.play("site.yml", *WITHOUT_PIPELINE)
+
+    second.destroy()
+    assert left(second) == ""
+
+
+def test_a_port_of_a_platform_that_runs_is_refused_to_another_by_its_owner(
+    tmp_path: Path, pair: tuple[Stack, Stack]
+) -> None:
+    second = pair[1]
+    second.play("site.yml", *WITHOUT_PIPELINE)
+    third = stack("mlops-side-3", 9250, tmp_path)
+    said = " ".join(third.attempt("site.yml", *WITHOUT_PIPELINE).split())
+    assert "9250" in said
+    assert second.name in said
+    assert left(third) == ""
