@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 from tests.infra.conftest import BIN, ROOT, Stack
-from tests.infra.faults_support import Gate, commit_all, docker, gate, git, wait_for
+from tests.infra.faults_support import Gate, commit_all, docker, gate, gateway, git, wait_for
+from tests.sshd import SSHD, ssh_server
 
 from platform_verify import report
 
@@ -213,6 +214,36 @@ def test_each_project_finds_the_packages_that_its_own_files_ask_for(
     refused = beside.attempt("playbooks/pipeline.yml", **given)
     assert "that plain asks for are not those of its image" in " ".join(refused.split())
     assert "plain | Running stage 'make'" in beside.play("site.yml", *UNJUDGED, **given)
+
+
+@pytest.mark.skipif(not SSHD, reason="there is no sshd on this machine")
+def test_data_that_only_a_teams_ssh_server_has_reach_a_run_in_its_container(
+    beside: Stack, tmp_path: Path
+) -> None:
+    project = tmp_path / "team"
+    entry = small(project, "wc -l <numbers.csv >made.txt")
+    (project / "numbers.csv").write_text("1\n2\n3\n")
+    with ssh_server(tmp_path / "ssh", gateway()) as server:
+        store = tmp_path / "store"
+        url = f"ssh://{server.user}@{server.address}:{server.port}{store}"
+        for words in (
+            ("init", "--quiet"),
+            ("add", "--quiet", "numbers.csv"),
+            ("remote", "add", "--quiet", "--default", "team", str(store)),
+            ("push", "--quiet"),
+            ("remote", "modify", "team", "url", url),
+        ):
+            subprocess.run([BIN / "dvc", *words], cwd=project, check=True)
+        shutil.rmtree(project / ".dvc/cache")
+        (project / "numbers.csv").unlink()
+        commit_all(project)
+        keys = {"remote_ssh_key": server.key, "remote_host_key": server.host_key}
+        # by a file: keys belong on no command line
+        given = tmp_path / "given.json"
+        projects = {"team": {**entry, **keys}}
+        given.write_text(json.dumps({"dvc_runner_projects": projects, "dvc_runner_data": ""}))
+        beside.play("site.yml", *UNJUDGED, "-e", f"@{given}")
+    assert made(beside, "team") == "3"
 
 
 def test_another_container_asks_for_a_run_follows_it_and_reads_its_result(beside: Stack) -> None:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.sshd import SSHD, SshServer, ssh_server
 from tests.unit.conftest import ROLES
 
-SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 RUNNER = "dvc_runner/files/image/dvc_runner"
 DVC = str(Path(sys.executable).parent / "dvc")
 
@@ -170,44 +165,9 @@ def committed_to(world: World, **files: str) -> None:
 
 
 @pytest.fixture
-def sshd(tmp_path: Path) -> Iterator[SimpleNamespace]:
-    """An SSH server of this user: where its keys are, the one that it takes, and its own."""
+def sshd(tmp_path: Path) -> Iterator[SshServer]:
+    """An SSH server of this user."""
     if not SSHD:
         pytest.skip("there is no sshd: apt-get install openssh-server")
-    place = tmp_path / "ssh"
-    place.mkdir(mode=0o700)
-    for name in ("host", "deploy", "other"):
-        words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / name))
-        subprocess.run(words, check=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    settings = {
-        "HostKey": place / "host",
-        "AuthorizedKeysFile": place / "deploy.pub",
-        "ListenAddress": "127.0.0.1",
-        "PidFile": "none",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PasswordAuthentication": "no",
-        "PermitRootLogin": "yes",
-        "Subsystem": "sftp internal-sftp",
-    }
-    (place / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    command = [SSHD, "-D", "-e", "-f", str(place / "config"), "-p", str(port)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if not probe.connect_ex(("127.0.0.1", port)):
-                    break
-            time.sleep(0.05)
-        yield SimpleNamespace(
-            key=(place / "deploy").read_text(),
-            host_key=(place / "host.pub").read_text(),
-            user=getpass.getuser(),
-            place=place,
-            port=port,
-        )
-        server.terminate()
+    with ssh_server(tmp_path / "ssh") as server:
+        yield server

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.sshd import SshServer
 
 from dvc_runner.data import nowhere
 from dvc_runner.handover import cache_of, names_of_data
@@ -348,7 +349,7 @@ def given(world: World, **secrets: str) -> dict[str, str]:
 
 
 def test_a_remote_by_ssh_is_reached_with_the_key_that_was_given_on_the_host_that_is_pinned(
-    world: World, sshd: SimpleNamespace
+    world: World, sshd: SshServer
 ) -> None:
     team_remote(world, f"ssh://{sshd.user}@127.0.0.1:{sshd.port}{world.root}/team")
     stored = {path.name for path in (world.root / "team").rglob("*") if path.is_file()}

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.sshd import SshServer
 
 from dvc_runner.git import RunnerError
 from dvc_runner.snapshot import make_snapshot
@@ -362,7 +363,7 @@ def test_a_submodules_commit_that_nobody_pushed_is_said_to_be_that(
 
 
 @pytest.fixture
-def ssh(sshd: SimpleNamespace, upstream: Path) -> SimpleNamespace:
+def ssh(sshd: SshServer, upstream: Path) -> SimpleNamespace:
     """An SSH server of this user, and the project there."""
     url = f"ssh://{sshd.user}@127.0.0.1:{sshd.port}{upstream}"
     return SimpleNamespace(
