@@ -309,6 +309,11 @@ def test_a_strangers_name_is_refused_and_plain_http_is_sent_to_tls() -> None:
     assert reply.headers["Location"] == f"https://localhost:{PORT}/mlflow/?x=1"
 
 
+def test_a_path_without_its_last_slash_is_sent_to_the_same_port(platform: Stack) -> None:
+    status, location, _ = ask(platform, "/mlflow", Authorization=as_admin(platform))
+    assert (status, location) == (308, "/mlflow/")
+
+
 def test_old_versions_of_tls_are_refused(platform: Stack) -> None:
     authority = Path(platform.inventory) / ".secrets" / platform.name / "ca.crt"
     words = ["curl", "-sS", "-o", "/dev/null", "--noproxy", "*", "--cacert", str(authority)]
