@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +17,8 @@ from urllib.parse import quote
 import pytest
 import requests
 import yaml
-from tests.infra.conftest import Stack, stack
+from playwright.sync_api import expect, sync_playwright
+from tests.infra.conftest import ROOT, Stack, stack
 from tests.infra.faults_support import commit_all, docker, wait_for
 
 PORT = 1281
@@ -29,6 +33,7 @@ stages:
     deps: [word.txt]
     metrics: [metrics.json: {cache: false}]
 """
+SHOTS = ROOT / "reports/browser"
 ENDED = ("success", "failed")
 REFUSED = (401, 403)
 
@@ -82,7 +87,10 @@ class Airflow:
 
     def log(self, run: str, task: str) -> str:
         """What the log of a task says, and where it is."""
-        found = self.get(f"{run}/taskInstances/{task}/logs/1?full_content=true")
+        answer = self.ask("GET", f"{run}/taskInstances/{task}/logs/1?full_content=true")
+        if answer.status_code == 404:
+            return ""
+        found = answer.json()
         return "\n".join(json.dumps(line) for line in found["content"])
 
     def errors(self) -> dict[str, str]:
@@ -133,11 +141,24 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 
 def store() -> str:
     """What inventory/lab says of the store, without what notebooks have."""
-    (path,) = Path(__file__).parents[2].glob("inventory/lab/group_vars/all/minio.yml")
-    found = yaml.safe_load(path.read_text())
+    found = yaml.safe_load((ROOT / "inventory/lab/group_vars/all/minio.yml").read_text())
     users = [one for one in found["minio_users"] if "jupyter" not in one["access_key"]]
     buckets = [one for one in found["minio_buckets"] if one["name"] != "notebooks"]
     return str(yaml.safe_dump({"minio_users": users, "minio_buckets": buckets}))
+
+
+AS_NOBODY = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, "/config")
+import database
+
+uri = database.secret("sql_alchemy_conn")
+login, _, rest = uri.rpartition("@")
+database.secret = lambda name: f"{login}x@{rest}"
+sys.exit(database.main(["1"]))
+"""
 
 
 def folder(airflow: Airflow) -> Path:
@@ -181,7 +202,9 @@ def test_dags_are_read_without_errors_and_a_schedule_is_the_inventorys(airflow: 
     found = {one["dag_id"]: one for one in airflow.get("dags")["dags"]}
     assert set(found) == {"by_stages", "at_once", "small"}
     assert not any(one["is_paused"] for one in found.values())
-    assert found["small"]["next_dagrun_run_after"].startswith("20")
+    # none of a time that is past, as the first that Airflow knows
+    assert found["small"]["next_dagrun_run_after"].startswith(f"{datetime.now(UTC).year + 1}-01-01")
+    assert airflow.get("dags/small/dagRuns")["total_entries"] == 0
     assert found["at_once"]["next_dagrun_run_after"] is None
 
 
@@ -204,6 +227,9 @@ def test_each_stage_is_a_task_and_the_run_is_in_mlflow(airflow: Airflow) -> None
     (logged,) = came["mlflow_runs"]
     seen = mlflow(airflow, logged)["data"]
     assert {"key": "project", "value": "small"} in seen["tags"]
+    _, judged, _ = airflow.platform.verify()
+    (detail,) = [c.detail for c in judged.checks if c.ok and "recorded is in MLflow" in c.name]
+    assert detail == f"the last by by_stages: {logged}"
     assert [one["value"] for one in seen["metrics"] if "letters" in one["key"]] == [8.0]
 
 
@@ -358,6 +384,58 @@ def test_a_database_that_was_away_is_taken_up_again_by_every_part(airflow: Airfl
     for part in parts:
         wait_for(lambda part=part: is_healthy(airflow.container(part)), f"{part} to be healthy")  # type: ignore[misc]
     assert airflow.end(airflow.start("by_stages")) == "success"
+
+
+def test_a_password_that_the_database_does_not_know_is_told_in_one_sentence(
+    airflow: Airflow,
+) -> None:
+    words = ("exec", "-i", airflow.container(), "python", "-")
+    done = subprocess.run(
+        ["docker", *words], input=AS_NOBODY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Database airflow on postgresql does not let airflow in: " in done.stderr
+    assert "are airflow_database* of the inventory what it was given?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_each_part_may_be_started_again_while_a_stage_runs(airflow: Airflow) -> None:
+    run = airflow.start("by_stages", "seconds=45", "word=restarted")
+    wait_for(lambda: "made restarted" in airflow.log(run, "make"), "the stage to run")
+    parts = [airflow.container(part) for part in ("", "dag-processor", "triggerer", "scheduler")]
+    parts += [airflow.platform.container(name) for name in ("dvc-runner-api", "minio")]
+    for name in parts:
+        docker("restart", "--time", "5", name)
+    for name in parts:
+        wait_for(lambda name=name: is_healthy(name), f"{name} to be healthy")  # type: ignore[misc]
+    assert airflow.end(run) == "success"
+    assert result(airflow, run, "push_and_record")["metrics"] == {"metrics.json": {"letters": 10}}
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium on this machine")
+def test_a_user_logs_in_with_a_browser_and_sees_the_run_green(airflow: Airflow) -> None:
+    assert airflow.end(airflow.start("by_stages")) == "success"
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as programs:
+        browser = programs.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = browser.new_page(base_url=airflow.base)
+        page.set_default_timeout(60_000)
+        page.goto("/dags/by_stages")
+        page.fill("input[name=username]", "admin")
+        page.fill("input[name=password]", "wrong-but-long-enough")
+        page.get_by_role("button", name="Sign In").click()
+        expect(page.get_by_text("Invalid login")).to_be_visible()
+        page.fill("input[name=username]", "admin")
+        page.fill("input[name=password]", airflow.secret("airflow_admin_password"))
+        page.get_by_role("button", name="Sign In").click()
+        page.goto("/dags/by_stages")
+        expect(page.get_by_text("push_and_record").first).to_be_visible(timeout=60_000)
+        green = page.get_by_role("link", name=re.compile("[0-9] success$"))
+        expect(green).to_be_visible(timeout=60_000)
+        page.screenshot(path=SHOTS / "airflow.png")
+        browser.close()
 
 
 def test_a_rotation_refuses_old_passwords_and_keeps_runs_and_what_was_encrypted(

@@ -58,6 +58,25 @@ def test_each_dag_of_the_inventory_is_there_and_the_runner_knows_its_project(
     verdict(wrong, "; of the user's files ".join([good, *(["; ".join(theirs)] if theirs else [])]))
 
 
+@pytest.mark.promise(
+    "What a DAG run recorded is in MLflow",
+    hint="MLFLOW_TRACKING_URI of airflow_environment is to be where projects' runs are recorded",
+)
+def test_the_last_dag_run_that_recorded_anything_is_in_the_tracking_server(
+    facts: Facts, service: Callable[[str], Service], verdict: Verdict
+) -> None:
+    service("airflow")
+    seen = facts.of("airflow", "recorded", "postgresql", "mlflow")
+    if not seen:
+        pytest.skip("no DAG run has recorded anything yet")
+    wrong = [
+        f"MLflow answers {status} for run {run}, which {seen['dag']} recorded"
+        for run, status in seen["runs"].items()
+        if status != OK
+    ]
+    verdict(wrong, f"the last by {seen['dag']}: {', '.join(seen['runs'])}")
+
+
 @pytest.mark.promise("Airflow's user of the store reaches only its own bucket", hint=POLICIES)
 def test_the_user_for_logs_reaches_its_own_bucket_and_nothing_else(
     platform: Platform, facts: Facts, service: Callable[[str], Service], verdict: Verdict

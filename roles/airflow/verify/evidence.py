@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from platform_verify.evidence import NEAR, TIMEOUT, Json, Reader, gather
+from platform_verify.evidence import NEAR, TIMEOUT, Json, Reader, answer_to, gather
 from platform_verify.s3 import reach
 
 # where tasks run
@@ -25,22 +25,44 @@ def parts() -> Json:
         return {name: said["status"] for name, said in json.load(reply).items()}
 
 
-def dags() -> Json:
-    """Read in the database which DAGs there are, and which files could not be read, by bundle."""
+def rows(query: str) -> list[Any]:
+    """Ask Airflow's database, as Airflow does."""
     import sqlalchemy  # noqa: PLC0415 - there only
 
     engine = sqlalchemy.create_engine(Path("/run/secrets/sql_alchemy_conn").read_text().strip())
     with engine.connect() as connection:
-        known = connection.execute(sqlalchemy.text("SELECT dag_id FROM dag WHERE NOT is_stale"))
-        names = sorted(row[0] for row in known)
-        wrong = connection.execute(
-            sqlalchemy.text("SELECT bundle_name, filename, stacktrace FROM import_error")
-        )
-        errors = [
-            {"bundle": row[0], "file": row[1], "said": (row[2] or "").strip().splitlines()[-1:]}
-            for row in wrong
-        ]
+        return list(connection.execute(sqlalchemy.text(query)))
+
+
+def dags() -> Json:
+    """Read which DAGs there are, and which files could not be read, by bundle."""
+    names = [row[0] for row in rows("SELECT dag_id FROM dag WHERE NOT is_stale ORDER BY 1")]
+    wrong = rows("SELECT bundle_name, filename, stacktrace FROM import_error ORDER BY 2")
+    errors = [
+        {"bundle": bundle, "file": file, "said": (said or "").strip().splitlines()[-1:]}
+        for bundle, file, said in wrong
+    ]
     return {"names": names, "errors": errors}
+
+
+def recorded() -> Json:
+    """Look in the tracking server for what the last DAG run that recorded anything says it did.
+
+    Returns the DAG, and each MLflow run with the status of the answer; nothing where none did.
+    """
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
+    newest = rows(
+        "SELECT dag_id, value FROM xcom"
+        " WHERE key = 'return_value' AND jsonb_typeof(value) = 'object'"
+        " AND jsonb_array_length(COALESCE(NULLIF(value -> 'mlflow_runs', 'null'), '[]')) > 0"
+        " ORDER BY timestamp DESC LIMIT 1"
+    )
+    if not tracking or not newest:
+        return {}
+    dag, value = newest[0]
+    path = f"{tracking}/api/2.0/mlflow/runs/get?run_id="
+    answers = {run: answer_to({"url": f"{path}{run}"})["status"] for run in value["mlflow_runs"]}
+    return {"dag": dag, "runs": answers}
 
 
 def projects() -> list[str]:
@@ -59,6 +81,7 @@ def of_airflow(given: Mapping[str, Any]) -> Json:
         {
             "parts": parts,
             "dags": dags,
+            "recorded": recorded,
             "projects": lambda: projects() if given["airflow"]["runner"] else [],
             "reach": lambda: reach(given.get("buckets", {})),
         }

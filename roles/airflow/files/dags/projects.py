@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pendulum
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from dvc_stage import DvcStageOperator
 
@@ -17,14 +16,19 @@ PARAMETERS = Param([], type="array", items={"type": "string"}, description="such
 END = "push_and_record"
 
 
+def when(schedule: str) -> CronTriggerTimetable | None:
+    """Return the times of a DAG; None where it runs when it is asked to."""
+    return CronTriggerTimetable(schedule, timezone=GIVEN["timezone"]) if schedule else None
+
+
 def made(name: str, said: dict[str, Any]) -> DAG:
     """Return the DAG of an entry: a task a stage in the order of their graph, then the end."""
     stages = said["stages"]
     with DAG(
         name,
         description=said["description"],
-        schedule=said["schedule"] or None,
-        start_date=pendulum.datetime(2026, 1, 1, tz=GIVEN["timezone"]),
+        # without a date to start at, the first run is at the next of its times
+        schedule=when(said["schedule"]),
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,

@@ -12,6 +12,12 @@ readable /dags DAGs airflow_dags_folder
 readable /plugins plugins airflow_plugins_folder
 [ "${2:-}" != scheduler ] || [ -w /logs ] || refuse "The volume of logs in the making (airflow_logs) cannot be written by $(id -u):$(id -g), it is $(stat -c %u:%g /logs)'s: set airflow_user back to its owner, or name another volume."
 mkdir -p "$AIRFLOW_HOME"
+# a task that is started before the API answers fails
+api="http://airflow:8080${AIRFLOW_BASE_PATH:-}/api/v2/version"
+[ "${2:-}" != scheduler ] || curl -fsS --max-time 8 "$api" >/dev/null 2>&1 || {
+  echo "waiting for the API at $api" >&2
+  until curl -fsS --max-time 8 "$api" >/dev/null 2>&1; do sleep 1; done
+}
 # an older backup of the database is brought to today's schema by who serves it
 [ "${2:-}" != api-server ] || python /config/database.py
 exec "$@"
