@@ -10,6 +10,8 @@ c.ServerApp.ip = "0.0.0.0"  # noqa: S104 - the container's own network; the host
 c.ServerApp.port = 8888
 c.ServerApp.port_retries = 0
 c.ServerApp.base_url = os.environ["JUPYTER_BASE_URL"]
+# a proxy tells another name than the browser's, which pages are compared with
+c.ServerApp.allow_origin = os.environ.get("JUPYTER_ORIGIN", "")
 c.ServerApp.root_dir = "/notebooks"
 c.ServerApp.open_browser = False
 c.ServerApp.quit_button = False
