@@ -12,10 +12,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from platform_verify import evidence, host, rooms, s3
 
@@ -62,6 +66,28 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not bound
 )
 def test_of_a_secret_file_only_the_secret_is_looked_for(content: str, found: list[str]) -> None:
     assert host.secret_values(content) == found
+
+
+@pytest.mark.parametrize(
+    "kind", [ec.SECP256R1(), ec.SECP384R1(), None], ids=["P-256", "P-384", "RSA"]
+)
+def test_of_a_key_nothing_is_looked_for_that_its_certificate_tells_too(
+    kind: ec.EllipticCurve | None,
+) -> None:
+    key = ec.generate_private_key(kind) if kind else rsa.generate_private_key(65537, 2048)
+    form = serialization.Encoding.PEM
+    private = key.private_bytes(
+        form, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    (value,) = host.secret_values(private)
+    assert value in private
+    # base64 begins anew at every third byte, so the name's length decides what lines look like
+    for length in range(1, 4):
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x" * length)])
+        day = datetime(2026, 1, 1, tzinfo=UTC)
+        made = x509.CertificateBuilder(name, name, key.public_key(), 1, day, day)
+        told = made.sign(key, hashes.SHA256()).public_bytes(form).decode()
+        assert value not in told
 
 
 def secret_files(at: Path, content: str) -> Path:
