@@ -102,7 +102,7 @@ pipeline: root-and-data .venv/run ## run pipelines where that is needed (PROJECT
 
 .PHONY: verify
 verify: root .venv/run ## prove the result; table, reports/verify.json, exit 0, 1 or 2
-	@PYTHONPATH=src $(BIN)/python -m platform_verify -i $(INVENTORY) $(ARGS)
+	@PYTHONPATH=src $(BIN)/python -m platform_verify -i $(INVENTORY) $(PROJECT_ARG) $(ARGS)
 
 .PHONY: save
 save: root .venv/run ## bring dvc.lock, metrics and data of the last run into this checkout
@@ -159,7 +159,7 @@ destroy: root .venv/run ## remove the platform (CONFIRM=yes, KEEP_DATA=yes keeps
 	  case "$$answer" in y|Y|yes) ;; *) echo 'Nothing was removed.'; exit 1 ;; esac
 	fi
 	CONFIRM=yes $(PLAYBOOK) playbooks/destroy.yml $(ARGS)
-	$(if $(wildcard $(INVENTORY)/group_vars/all/0-*),printf '%s stays: run `make up` with it again$(comma) or remove the directory.\n' '$(INVENTORY)')
+	$(if $(wildcard $(INVENTORY)/group_vars/all/0-*),printf '%s stays: `make up %s` brings its platform up again.\n' '$(INVENTORY)' '$(if $(findstring command line,$(origin INVENTORY)),INVENTORY=$(INVENTORY),SYSTEM=$(SYSTEM))')
 
 .PHONY: pipeline-local
 pipeline-local: .venv/pipeline ## the pipeline without Docker and servers: local remote, SQLite tracking, in .local/

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -48,7 +49,7 @@ CONNECTION = {
 # what tells one run of a pipeline from another
 RUN = ("last_run", "snapshot", "params", "mlflow_runs")
 # what is spoken at a port, where it is not HTTP
-SCHEMES = {3306: "mysql", 5432: "postgresql"}
+SCHEMES = {443: "https", 3306: "mysql", 5432: "postgresql"}
 # steps of a role beside its declaration -> what they register as <role>_...
 STEPS = {"provision.yml": "provisioned", "run.yml": "result"}
 
@@ -214,12 +215,21 @@ def closing(known: Mapping[str, Any], found: reports.Report) -> str:
             ]
             lines.append(f"  {label:<12} {', '.join(where) or 'listens on nothing'}")
         lines.append(f"  {'credentials':<12} {host['platform_secrets_directory']}")
+    of = named(Path(known["inventory_dir"]))
     told = {"data": reports.data(found), "metrics": reports.scores(found.metrics)}
     lines += [
         *(f"  {key:<12} {said}" for key, said in told.items() if said),
-        'Next: eval "$(make -s env)" for a notebook, make save for git, make help for the rest.',
+        f'Next: eval "$(make -s env{of})" for a notebook, make save{of} for git, or make help.',
     ]
     return "\n".join(lines)
+
+
+def named(inventory: Path) -> str:
+    """Return what the verbs of make must be told to mean an inventory, after a space."""
+    if inventory == ROOT / "inventory/local":
+        return ""
+    ours = inventory.parent == ROOT / "inventory"
+    return f" SYSTEM={inventory.name}" if ours else f" INVENTORY={shlex.quote(str(inventory))}"
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:

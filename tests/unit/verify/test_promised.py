@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -49,6 +50,21 @@ def test_buckets_and_users_of_the_inventory_are_promised_without_a_secret(
 
 def test_where_the_inventory_says_nothing_the_roles_defaults_hold(plugin: ModuleType) -> None:
     assert promised(plugin) == {"buckets": {}, "users": {}}
+
+
+@pytest.mark.parametrize(
+    ("inventory", "words"),
+    [
+        (rooms.ROLES.parent / "inventory/local", ""),
+        (rooms.ROLES.parent / "inventory/fraud", " SYSTEM=fraud"),
+        (Path("/srv/my lab"), " INVENTORY='/srv/my lab'"),
+    ],
+    ids=["the one that make takes", "another of this checkout", "elsewhere"],
+)
+def test_what_to_type_next_means_the_platform_that_was_judged(
+    plugin: ModuleType, inventory: Path, words: str
+) -> None:
+    assert plugin.named(inventory) == words
 
 
 def test_every_password_that_judging_can_use_is_handed_to_it(plugin: ModuleType) -> None:
