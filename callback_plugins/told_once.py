@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import sys
 import textwrap
@@ -30,6 +31,8 @@ UNRESOLVED = ("is undefined", "Error while ", "Syntax error in ")
 WHERE = (
     "This is a fault of the code or of a variable: run again with -v (make: ARGS=-v) to see where."
 )
+# a plug-in of this project refuses in whole sentences; those of Ansible have a dot in their names
+REFUSED = re.compile(r".*The \w+ plugin '[a-z0-9_]+' failed: (?P<said>.*\.)", re.DOTALL)
 PREFIXES = ("Task failed: ", "Action failed: ", "Module failed: ")
 
 
@@ -44,6 +47,8 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
         said = said.removeprefix(prefix)
     if crash := result.get("module_stderr") or result.get("module_stdout"):
         return [f"{said}: {str(crash).strip().splitlines()[-1]}", WHERE]
+    if refused := REFUSED.fullmatch(said):
+        return [refused["said"]]
     if any(each in said for each in UNRESOLVED):
         return [said, WHERE]
     output = str(result.get("stderr") or result.get("stdout") or "").strip()

@@ -22,6 +22,14 @@ CASES = {
         "item 2 is bad",
     ),
     "undefines": ('ansible.builtin.debug: {msg: "{{ nowhere.x }}"}', "'nowhere' is undefined"),
+    "refuses": (
+        "ansible.builtin.debug: {msg: \"{{ 'odd' | refusing }}\"}",
+        "See whether it refuses odd is no name of a project: correct it.",
+    ),
+    "breaks": (
+        'ansible.builtin.debug: {msg: "{{ [] | refusing }}"}',
+        "list index out of range This is a fault of the code or of a variable",
+    ),
     "commands": (
         "ansible.builtin.command: sh -c 'echo out; echo the flux is not compensated >&2; exit 3'",
         "| the flux is not compensated",
@@ -43,6 +51,19 @@ CASES = {
         "ssh: connect to host 127.0.0.1 port 1",
     ),
 }
+FILTERS = """\
+from ansible.errors import AnsibleFilterError
+
+
+def refusing(value):
+    value[0]
+    raise AnsibleFilterError(f"{value} is no name of a project: correct it.")
+
+
+class FilterModule:
+    def filters(self):
+        return {"refusing": refusing}
+"""
 PLAYBOOK = """\
 - hosts: all
   gather_facts: false
@@ -92,6 +113,8 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (at / "library").mkdir()
     crash = "#!/usr/bin/python\nraise RuntimeError('boom in the module')\n"
     (at / "library/crashing.py").write_text(crash)
+    (at / "filter_plugins").mkdir()
+    (at / "filter_plugins/refusing.py").write_text(FILTERS)
     python = (
         "ansible_connection: local, ansible_python_interpreter: '{{ ansible_playbook_python }}'"
     )
