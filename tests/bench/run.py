@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ PROJECT = Path("/opt") / NAME
 PORTS = {"minio_api_port": "19000", "minio_console_port": "19001", "mlflow_port": "15000"}
 STOCK_PORT = 15001
 REQUESTS = 200
+RUNS = 10_000
+WITHOUT_PIPELINE = ("--skip-tags", "pipeline,verify")
 AUTHOR = ("-c", "user.name=bench", "-c", "user.email=bench@example.invalid")
 TMPFS = "/tmp:mode=1777"  # noqa: S108 - a mount inside the container
 DEBUG = """\
@@ -151,7 +154,7 @@ def nothing_to_change(directory: Path, repeat: int) -> list[Row]:
         repeat,
         debug=debug_playbook(directory),
         site=playbook,
-        without=lambda: playbook("--skip-tags", "pipeline,verify"),
+        without=lambda: playbook(*WITHOUT_PIPELINE),
         compose=lambda: compose("up", "--detach", "--wait"),
     )
     rows = [
@@ -203,7 +206,7 @@ def from_nothing(directory: Path, repeat: int) -> list[Row]:
     took: dict[str, list[float]] = {"ours": [], "hand": [], "debug": []}
     for _ in range(repeat):
         compose("down")
-        took["ours"].append(seconds(lambda: playbook("--skip-tags", "pipeline,verify")))
+        took["ours"].append(seconds(lambda: playbook(*WITHOUT_PIPELINE)))
         took["debug"].append(seconds(debug_playbook(directory)))
         compose("down")
         took["hand"].append(seconds(lambda: compose("up", "--detach", "--wait")))
@@ -255,12 +258,15 @@ def wait_for(url: str) -> None:
 class Tracker:
     """One client of a tracking server, with one connection and one run."""
 
-    def __init__(self, port: int) -> None:
-        """Open a run on the server at `port` of 127.0.0.1."""
-        self._base = f"http://127.0.0.1:{port}/api/2.0/mlflow"
+    def __init__(self, host: str, port: int = 5000) -> None:
+        """Open a run on a server."""
+        self._base = f"http://{host}:{port}/api/2.0/mlflow"
         self._session = requests.Session()
+        # by its address a server does not know itself
+        self._session.headers["Host"] = f"localhost:{port}"
         made = self._post("experiments/create", name=f"bench-{time.time_ns()}")
-        opened = self._post("runs/create", experiment_id=made["experiment_id"])
+        self._experiment = made["experiment_id"]
+        opened = self._post("runs/create", experiment_id=self._experiment)
         self._run = opened["run"]["info"]["run_id"]
         self._step = 0
 
@@ -281,12 +287,35 @@ class Tracker:
             timestamp=time.time_ns() // 10**6,
         )
 
+    def make_runs(self, number: int) -> None:
+        """Make runs with a metric each."""
+
+        def one(value: int) -> None:
+            made = self._post("runs/create", experiment_id=self._experiment)
+            metric = {"key": "rmse", "value": value % 977, "step": 0, "timestamp": 1}
+            run_id = made["run"]["info"]["run_id"]
+            self._post("runs/log-batch", run_id=run_id, metrics=[metric])
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(one, range(number)))
+
+    def search(self) -> None:
+        """Ask for the best runs below a bound."""
+        self._post(
+            "runs/search",
+            experiment_ids=[self._experiment],
+            filter="metrics.rmse < 900",
+            order_by=["metrics.rmse ASC"],
+            max_results=100,
+        )
+
 
 def mlflow_latency() -> list[Row]:
     """Compare the p50 of log_metric with that of a stock server."""
     say("MLflow, log_metric")
     with stock_mlflow():
-        ours, stock = Tracker(int(PORTS["mlflow_port"])), Tracker(STOCK_PORT)
+        here = "127.0.0.1"
+        ours, stock = Tracker(here, int(PORTS["mlflow_port"])), Tracker(here, STOCK_PORT)
         taken: dict[str, list[float]] = {"ours": [], "stock": []}
         for _ in range(REQUESTS):
             taken["ours"].append(seconds(ours.log_metric))
@@ -408,20 +437,73 @@ def snapshot(directory: Path, repeat: int) -> list[Row]:
     ]
 
 
+@contextmanager
+def beside(directory: Path, name: str, of: str, **own: str) -> Iterator[Path]:
+    """Run one more platform, of the inventory `of`, which playbooks are run with meanwhile."""
+    inventory = directory / "inventory" / name
+    new.write(inventory, ROOT / "inventory" / of, {"platform_name": name, **own})
+    core, os.environ["ANSIBLE_INVENTORY"] = os.environ["ANSIBLE_INVENTORY"], str(inventory)
+    try:
+        playbook(*WITHOUT_PIPELINE)
+        yield inventory
+    finally:
+        run("ansible-playbook", "playbooks/destroy.yml", "-e", "platform_destroy_confirmed=true")
+        os.environ["ANSIBLE_INVENTORY"] = core
+
+
+def address(container: str) -> str:
+    """Return a container's address in the network of its platform."""
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    return run("docker", "inspect", "--format", form, container).strip()
+
+
+def everything(directory: Path, repeat: int) -> list[Row]:
+    """Measure inventory/full: what it takes to look at, to hold, and MLflow on PostgreSQL."""
+    say("all components")
+    name = f"{NAME}-full"
+    ports = {"gateway_port": "15444", "gateway_http_port": "15081"}
+    with beside(directory, name, "full", **ports):
+        debug = debug_playbook(directory)
+        took = medians(repeat, debug=debug, site=lambda: playbook(*WITHOUT_PIPELINE))
+        time.sleep(20)
+        label = f"label=mlops.platform={name}"
+        names = run("docker", "ps", "--filter", label, "--format", "{{.Names}}").split()
+        used = {one.removeprefix(f"{name}-"): held(one) for one in names}
+        lab = sum(mib for one, mib in used.items() if not one.startswith(("gateway", "mysql")))
+        server, file = Tracker(address(f"{name}-mlflow")), Tracker(address(f"{NAME}-mlflow"))
+        taken: dict[str, list[float]] = {"server": [], "file": []}
+        for _ in range(REQUESTS):
+            taken["server"].append(seconds(server.log_metric))
+            taken["file"].append(seconds(file.log_metric))
+        p50 = {each: statistics.median(values) * 1000 for each, values in taken.items()}
+        say(f"  {RUNS} runs for search_runs")
+        server.make_runs(RUNS)
+        found = statistics.median(seconds(server.search) for _ in range(20)) * 1000
+    shutil.rmtree(Path("/srv", name), ignore_errors=True)
+    detail = ", ".join(f"{one} {mib:.0f}" for one, mib in sorted(used.items()))
+    return [
+        Row("`ansible-playbook`, one debug task", f"{took['debug']:.2f} s"),
+        bounded("`site.yml` of `full`, nothing to change", took["site"], took["debug"], 6),
+        Row("idle memory of `full`", f"{sum(used.values()):.0f} MiB ({detail})"),
+        Row("of these those of `lab`", f"{lab:.0f} MiB", "at most 3072 MiB", lab <= 3072),
+        Row("`log_metric` p50, SQLite", f"{p50['file']:.1f} ms"),
+        bounded("`log_metric` p50, PostgreSQL", p50["server"], p50["file"], 1, "ms"),
+        Row(
+            f"`search_runs` p50, the 100 best of {RUNS:,} runs, PostgreSQL",
+            f"{found:.0f} ms",
+            "under 300 ms",
+            found < 300,
+        ),
+    ]
+
+
 def gateway(directory: Path) -> list[Row]:
     """Compare MLflow behind the gateway of inventory/fraud with MLflow itself."""
     say("gateway")
     name, port = f"{NAME}-gate", 15443
-    inventory = directory / "inventory" / name
-    own = {"platform_name": name, "gateway_port": str(port), "gateway_http_port": "15080"}
-    new.write(inventory, ROOT / "inventory/fraud", own)
-    core, os.environ["ANSIBLE_INVENTORY"] = os.environ["ANSIBLE_INVENTORY"], str(inventory)
-    try:
-        playbook("--skip-tags", "pipeline,verify")
+    ports = {"gateway_port": str(port), "gateway_http_port": "15080"}
+    with beside(directory, name, "fraud", **ports) as inventory:
         took = measured(name, inventory, port)
-    finally:
-        run("ansible-playbook", "playbooks/destroy.yml", "-e", "platform_destroy_confirmed=true")
-        os.environ["ANSIBLE_INVENTORY"] = core
     share, more = took["gated_rate"] / took["direct_rate"], took["gated_ms"] - took["direct_ms"]
     rows = [
         Row("read of an experiment p50, MLflow itself", f"{took['direct_ms']:.2f} ms"),
@@ -540,6 +622,7 @@ def main() -> int:
             # after all that is measured of the project that is shipped
             "Ten projects": lambda: ten_projects(directory, arguments.repeat),
             "Gateway": lambda: gateway(directory),
+            "All components": lambda: everything(directory, arguments.repeat),
             **({"Cold": cold} if arguments.cold else {}),
         }
         sections, slowest = {}, where_time_goes()
