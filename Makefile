@@ -159,7 +159,7 @@ destroy: root .venv/run ## remove the platform (CONFIRM=yes, KEEP_DATA=yes keeps
 	  case "$$answer" in y|Y|yes) ;; *) echo 'Nothing was removed.'; exit 1 ;; esac
 	fi
 	CONFIRM=yes $(PLAYBOOK) playbooks/destroy.yml $(ARGS)
-	$(if $(wildcard $(INVENTORY)/group_vars/all/0-*),printf '%s stays: `make up %s` brings its platform up again.\n' '$(INVENTORY)' '$(if $(findstring command line,$(origin INVENTORY)),INVENTORY=$(INVENTORY),SYSTEM=$(SYSTEM))')
+	$(if $(wildcard $(INVENTORY)/group_vars/all/0-*),printf '%s stays: `make up %s` brings its platform up again.\n' '$(INVENTORY)' '$(if $(filter file,$(origin INVENTORY)),SYSTEM=$(SYSTEM),INVENTORY=$(INVENTORY))')
 
 .PHONY: pipeline-local
 pipeline-local: .venv/pipeline ## the pipeline without Docker and servers: local remote, SQLite tracking, in .local/

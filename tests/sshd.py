@@ -53,18 +53,20 @@ def ssh_server(place: Path, address: str = "127.0.0.1") -> Iterator[SshServer]:
         Path("/run/sshd").mkdir(exist_ok=True)
     command = [str(SSHD), "-D", "-e", "-f", str(place / "config"), "-p", str(port)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if not probe.connect_ex((address, port)):
-                    break
-            time.sleep(0.05)
-        yield SshServer(
-            user=getpass.getuser(),
-            address=address,
-            port=port,
-            key=(place / "deploy").read_text(),
-            host_key=(place / "host.pub").read_text(),
-            place=place,
-        )
-        server.terminate()
+        try:
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                with socket.socket() as probe:
+                    if not probe.connect_ex((address, port)):
+                        break
+                time.sleep(0.05)
+            yield SshServer(
+                user=getpass.getuser(),
+                address=address,
+                port=port,
+                key=(place / "deploy").read_text(),
+                host_key=(place / "host.pub").read_text(),
+                place=place,
+            )
+        finally:
+            server.terminate()

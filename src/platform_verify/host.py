@@ -217,7 +217,7 @@ def secret_values(text: str) -> list[str]:
 
     An address gives its password only, as it is written and as it is meant, a password file of
     PostgreSQL the last field of each line, an INI file and JSON the values of keys that say they
-    are secret, a key the line in its middle, anything else is secret as a whole.
+    are secret, a key a line of its private half, anything else is secret as a whole.
     """
     text = text.strip()
     with contextlib.suppress(ValueError):
@@ -225,8 +225,9 @@ def secret_values(text: str) -> list[str]:
             return [value for value in secrets_in(told) if len(value) >= SECRET_LEAST]
     if text.startswith("-----BEGIN"):
         lines = [line for line in text.splitlines() if not line.startswith("-----")]
-        # either end may be the public half, which a certificate tells too
-        found = lines[(len(lines) - 1) // 2 :][:1]
+        # elsewhere in it is the public half, which a certificate or a .pub tells too
+        private = lines if "OPENSSH" in text[:40] else lines[: (len(lines) + 1) // 2]
+        found = [line for line in private if len(line) >= SECRET_LEAST][-1:]
     elif all(matched := [PGPASS.fullmatch(line) for line in text.splitlines() or [text]]):
         fields = [match[1] for match in matched if match]
         found = [form for field in fields for form in (field, re.sub(r"\\(.)", r"\1", field))]

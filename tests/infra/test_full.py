@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 from tests.infra.conftest import ROOT, Stack, data
 from tests.infra.faults_support import docker
-from tests.infra.test_gateway import secret
+from tests.infra.test_gateway import as_admin, secret
 from tests.infra.test_pages import CHROMIUM, DESK, PATIENCE, shot
 
 from platform_inventory import new
@@ -114,6 +116,17 @@ def test_a_cell_runs_in_the_browser_through_the_gateway(full: Stack, page: Page)
     page.keyboard.press("Shift+Enter")
     expect(page.locator(".jp-OutputArea-output").filter(has_text="42")).to_be_visible()
     shot(page, "jupyter")
+
+
+def test_no_cookie_goes_out_that_a_browser_would_send_in_clear(full: Stack) -> None:
+    context = ssl.create_default_context(cadata=secret(full, "ca.crt"))
+    for path in ("/jupyter/login", "/airflow/auth/login/"):
+        connection = http.client.HTTPSConnection("localhost", PORT, context=context, timeout=60)
+        connection.request("GET", path, headers={"Authorization": as_admin(full)})
+        cookies = connection.getresponse().headers.get_all("Set-Cookie") or []
+        connection.close()
+        assert cookies, path
+        assert all("secure" in cookie.lower().split("; ") for cookie in cookies), cookies
 
 
 def test_airflows_page_is_behind_its_own_log_in(full: Stack, page: Page) -> None:

@@ -239,12 +239,14 @@ def test_a_user_opens_the_pages_of_their_groups_alone(platform: Stack) -> None:
 
 
 def test_who_was_just_let_in_opens_the_way_for_nobody_else(platform: Stack) -> None:
-    admin, guest = as_admin(platform), as_admin(platform, "guest")
+    admin, guest, browser = as_admin(platform), as_admin(platform, "guest"), session(platform)
     wrong = f"Basic {base64.b64encode(b'admin:wrong').decode()}"
     for _ in range(3):
         assert ask(platform, "/minio/", Authorization=admin)[0] == 200
         for other, status in ((guest, 403), (wrong, 401), ("", 401)):
             assert ask(platform, "/minio/", Authorization=other)[0] == status
+        assert ask(platform, "/minio/", Cookie=browser)[0] == 200
+        assert ask(platform, "/minio/")[0] == 401
 
 
 def test_a_guesser_waits_whatever_address_they_say_and_nobody_else_does(platform: Stack) -> None:

@@ -15,6 +15,7 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}\Z")
 KEYS = ("project", "description", "schedule", "stages_of")
 OFTEN = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 FIELDS = 5  # of a cron expression
+END = "push_and_record"  # the task after all stages
 
 
 def listed(
@@ -30,7 +31,8 @@ def listed(
         AnsibleFilterError: an entry cannot be; one sentence.
     """
     found = {}
-    for name, entry in entries.items():
+    for name, said in entries.items():
+        entry = said or {}
         if wrong := next(faults(name, entry, projects), ""):
             raise AnsibleFilterError(wrong)
         path = str(entry.get("stages_of") or "")
@@ -100,6 +102,12 @@ def stages(path: str) -> dict[str, list[str]]:
             f"stages_of names {path}, and no stages are found there "
             f"({' '.join(str(error).split())}): name a dvc.yaml of this machine."
         ) from error
+    for name in known:
+        if not NAME.match(str(name)) or name == END:
+            raise AnsibleFilterError(
+                f"stages_of names {path}, whose stage {name!r} cannot be a task: call it "
+                "otherwise, by letters, digits, dashes, dots, underscores, or leave stages_of out."
+            )
     return {
         name: [
             other

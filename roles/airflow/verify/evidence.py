@@ -54,7 +54,8 @@ def recorded() -> Json:
     newest = rows(
         "SELECT dag_id, value FROM xcom"
         " WHERE key = 'return_value' AND jsonb_typeof(value) = 'object'"
-        " AND jsonb_array_length(COALESCE(NULLIF(value -> 'mlflow_runs', 'null'), '[]')) > 0"
+        " AND value ? 'number' AND jsonb_typeof(value -> 'mlflow_runs') = 'array'"
+        " AND value -> 'mlflow_runs' <> '[]'"
         " ORDER BY timestamp DESC LIMIT 1"
     )
     if not tracking or not newest:

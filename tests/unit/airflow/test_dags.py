@@ -83,6 +83,7 @@ def test_a_project_with_a_schedule_is_a_dag_and_nothing_else_of_it_is_told() -> 
     ("dags", "said"),
     [
         ({"a b": {"project": "p"}}, "airflow_dags.a b is no name for a DAG"),
+        ({"a": None}, "airflow_dags.a has no project: name the one that is run."),
         ({"a": {}}, "airflow_dags.a has no project: name the one that is run."),
         ({"a": {"project": "q"}}, "project is q, and there is no such project (there are p)"),
         ({"a": {"project": "p", "stage": "x"}}, "airflow_dags.a has stage, which means nothing"),
@@ -98,6 +99,12 @@ def test_an_entry_that_can_not_be_is_refused_in_one_sentence(dags: object, said:
     with pytest.raises(AnsibleFilterError) as refused:
         listed(dags, {"p": {"schedule": "@daily"}})
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("stage", ["make data", "push_and_record"])
+def test_a_stage_that_cannot_be_a_task_is_refused(stage: str, tmp_path: Path) -> None:
+    with pytest.raises(AnsibleFilterError, match=f"whose stage '{stage}' cannot be a task"):
+        stages(tmp_path, {"stages": {stage: {"cmd": "x"}}})
 
 
 @pytest.mark.parametrize("said", [[], {"stages": []}, {}, {"stages": {"a": "x"}}])

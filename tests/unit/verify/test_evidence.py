@@ -90,6 +90,21 @@ def test_of_a_key_nothing_is_looked_for_that_its_certificate_tells_too(
         assert value not in told
 
 
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+def test_of_a_key_of_openssh_a_line_of_its_private_half_is_looked_for(
+    kind: str, tmp_path: Path
+) -> None:
+    for number in range(3):
+        path = tmp_path / f"key{number}"
+        words = ("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "x" * 4 * number, "-f", str(path))
+        subprocess.run(words, check=True)
+        (value,) = host.secret_values(path.read_text())
+        assert value in path.read_text()
+        public = base64.b64decode(path.with_suffix(".pub").read_text().split()[1])
+        for before in range(3):
+            assert value not in base64.b64encode(bytes(before) + public).decode()
+
+
 def secret_files(at: Path, content: str) -> Path:
     place = at / "services" / "minio" / "secrets"
     place.mkdir(parents=True)

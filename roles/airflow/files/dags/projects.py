@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -46,4 +47,8 @@ def made(name: str, said: dict[str, Any]) -> DAG:
 
 
 for each, entry in GIVEN["dags"].items():
-    globals()[each] = made(each, entry)
+    # one that cannot be takes none of the others with it; `make verify` misses it by name
+    try:
+        globals()[f"dag_{each}"] = made(each, entry)
+    except Exception:
+        logging.getLogger(__name__).exception("There is no DAG %s", each)

@@ -53,10 +53,11 @@ class DvcStageOperator(BaseOperator):  # type: ignore[misc]  # Airflow is in its
         """Ask, follow and return the result."""
         one = context["ti"]
         # each try is a request of its own, and a try that asks twice is one
-        words = (one.dag_id, one.run_id, one.task_id, str(one.map_index), str(one.try_number))
+        # by its own number, for a run may be deleted and another one called like it
+        words = (one.dag_id, one.run_id, one.task_id, str(one.id))
         key = hashlib.sha256("\n".join(words).encode()).hexdigest()
         try:
-            self._run = run = Runner.here().submit(self.project, key, self.asked())
+            self._run = run = Runner.here().submit(str(self.project), key, self.asked())
             self.log.info("Asked the runner of %s: request %s", self.project, run.name)
             for line in run.lines():
                 self.log.info("%s", line)
@@ -65,12 +66,26 @@ class DvcStageOperator(BaseOperator):  # type: ignore[misc]  # Airflow is in its
             raise AirflowException(str(error)) from None
 
     def asked(self) -> dict[str, Any]:
-        """Return what the runner is asked for."""
-        said = {"stage": self.stage, "pipeline": self.pipeline}
+        """Return what the runner is asked for.
+
+        Raises:
+            RunnerError: the parameters are one text, which would be taken apart.
+        """
+        if isinstance(self.parameters, str):
+            raise RunnerError(
+                f"parameters is {self.parameters!r}: give a list; where it is a template, give its "
+                "DAG render_template_as_native_obj=True."
+            )
+        # as a template a name of digits has become a number
+        said = {"stage": str(self.stage), "pipeline": str(self.pipeline)}
         given = {name: value for name, value in said.items() if value}
         return {"set": list(self.parameters), "force": self.force, **given}
 
     def on_kill(self) -> None:
         """End the run where the task is ended."""
-        if self._run:
+        if not self._run:
+            return
+        try:
             self._run.cancel()
+        except RunnerError as error:
+            self.log.warning("The run may go on: %s", error)

@@ -12,7 +12,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ ENDED = ("done", "failed", "cancelled")
 # a line of the log may be far apart from the next one
 QUIET_SECONDS = 30.0
 PAUSE = 1.0
-CANCEL_SECONDS = 10.0
+# whoever ends a task does not wait long
+CANCEL_SECONDS, CANCEL_QUIET_SECONDS = 10.0, 3.0
 CHUNK = 1 << 16
 TEMPORARY = 500
 UNANSWERED = (OSError, http.client.HTTPException)
@@ -39,11 +39,13 @@ class Runner:
         url: address of the API.
         token: what it asks for.
         patience: seconds that it may not answer, such as while it is made anew.
+        quiet: seconds that one answer may keep silent.
     """
 
     url: str
     token: str
     patience: float = 300.0
+    quiet: float = QUIET_SECONDS
 
     @classmethod
     def here(cls) -> Runner:
@@ -129,7 +131,7 @@ class Runner:
         # a proxy of the environment is for the world outside
         near = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            reply: http.client.HTTPResponse = near.open(request, timeout=QUIET_SECONDS)
+            reply: http.client.HTTPResponse = near.open(request, timeout=self.quiet)
         except urllib.error.HTTPError as error:
             if error.code >= TEMPORARY:
                 raise
@@ -173,7 +175,7 @@ class Run:
         Raises:
             RunnerError: it is not known, or nobody answers.
         """
-        offset, rest, over = 0, b"", False
+        offset, rest, over, deadline = 0, b"", False, 0.0
         while True:
             try:
                 words = f"{self.path}/log?offset={offset}&follow={'false' if over else 'true'}"
@@ -185,10 +187,14 @@ class Run:
             except UNANSWERED:
                 # it is quiet, or the API is made anew: its state says which
                 time.sleep(PAUSE)
+                if over and time.monotonic() > deadline:
+                    yield "The rest of the log is not to be had."
+                    break
             else:
                 if over:
                     break
-            over = self.state()["state"] in ENDED
+            if not over and self.state()["state"] in ENDED:
+                over, deadline = True, time.monotonic() + self.runner.patience
         if rest:
             yield rest.decode(errors="replace")
 
@@ -208,7 +214,14 @@ class Run:
         }
 
     def cancel(self) -> None:
-        """End it; one that has ended stays as it is."""
-        # whoever ends a task does not wait long
-        with suppress(RunnerError):
-            replace(self.runner, patience=CANCEL_SECONDS).answer("DELETE", self.path)
+        """End it; one that has ended stays as it is.
+
+        Raises:
+            RunnerError: it is not known, or nobody answers now.
+        """
+        hasty = replace(self.runner, patience=CANCEL_SECONDS, quiet=CANCEL_QUIET_SECONDS)
+        try:
+            hasty.answer("DELETE", self.path)
+        except RunnerError:
+            if hasty.answer("GET", self.path)["state"] not in ENDED:
+                raise

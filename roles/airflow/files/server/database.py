@@ -24,7 +24,7 @@ from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 SECRETS = Path("/run/secrets")
-# the key that the database was last encrypted with; a job alone has it
+# the keys that the database may be encrypted with, a line each; a job alone has them
 KEPT = Path("/keys/fernet_key")
 PAUSE = 1.0
 LOCK = 7_205_759_404
@@ -151,21 +151,29 @@ def encrypt_anew() -> None:
     run again.
     """
     new = secret("fernet_key")
-    old = KEPT.read_text(encoding="utf-8").strip() if KEPT.exists() else ""
-    if old == new:
+    kept = KEPT.read_text(encoding="utf-8").split() if KEPT.exists() else []
+    if kept == [new]:
         return
-    if old:
+    if kept:
+        keys = [new, *(key for key in kept if key != new)]
+        # interrupted, some are encrypted by the one and some by the other
+        keep(keys)
         # before anything of Airflow looked at its key
-        os.environ["AIRFLOW__CORE__FERNET_KEY"] = f"{new},{old}"
+        os.environ["AIRFLOW__CORE__FERNET_KEY"] = ",".join(keys)
         from airflow.cli.commands.rotate_fernet_key_command import (  # noqa: PLC0415
             rotate_fernet_key,
         )
 
         rotate_fernet_key(Namespace(subcommand="rotate-fernet-key"))
         say("what the database keeps encrypted is encrypted by another key now")
+    keep([new])
+
+
+def keep(keys: list[str]) -> None:
+    """Note which keys the database may be encrypted with."""
     part = KEPT.with_suffix(".part")
     part.touch(mode=0o600)
-    part.write_text(new, encoding="utf-8")
+    part.write_text("\n".join(keys), encoding="utf-8")
     part.replace(KEPT)
 
 

@@ -6,12 +6,19 @@ refuse() {
   exit 1
 }
 readable() {
-  { [ -r "$1" ] && [ -x "$1" ]; } || refuse "The folder of $2 ($3, on the host) cannot be read by $(id -u):$(id -g), it is $(stat -c '%u:%g, mode %a' "$1"): set airflow_user to its owner, or let others read it (chmod)."
+  [ ! -e "$1" ] || { [ -r "$1" ] && [ -x "$1" ]; } || refuse "The folder of $2 ($3, on the host) cannot be read by $(id -u):$(id -g), it is $(stat -c '%u:%g, mode %a' "$1"): set airflow_user to its owner, or let others read it (chmod)."
 }
 readable /dags DAGs airflow_dags_folder
 readable /plugins plugins airflow_plugins_folder
-[ "${2:-}" != scheduler ] || [ -w /logs ] || refuse "The volume of logs in the making (airflow_logs) cannot be written by $(id -u):$(id -g), it is $(stat -c %u:%g /logs)'s: set airflow_user back to its owner, or name another volume."
 mkdir -p "$AIRFLOW_HOME"
+# what these volumes have was written by whoever airflow_user was
+owned() {
+  strange=$(find "$1" ! -writable -print -quit 2>/dev/null || true)
+  [ -z "$strange" ] || refuse "$strange ($2) cannot be written by $(id -u):$(id -g), it is $(stat -c %u:%g "$strange")'s: set airflow_user back to its owner, or name another volume."
+}
+[ ! -d /keys ] || owned /keys "airflow_keys"
+[ "${2:-}" != scheduler ] || owned /logs "airflow_logs"
+[ "${2:-}" != scheduler ] || owned "$AIRFLOW_HOME" "volume airflow_tmp"
 # a task that is started before the API answers fails
 api="http://airflow:8080${AIRFLOW_BASE_PATH:-}/api/v2/version"
 [ "${2:-}" != scheduler ] || curl -fsS --max-time 8 "$api" >/dev/null 2>&1 || {
