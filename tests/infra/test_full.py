@@ -137,4 +137,4 @@ def test_airflows_page_is_behind_its_own_log_in(full: Stack, page: Page) -> None
     page.wait_for_url("**/airflow/")
     page.goto("/airflow/dags")
     expect(page.get_by_text("wine_training").first).to_be_visible()
-    shot(page, "airflow")
+    shot(page, "full-airflow")
