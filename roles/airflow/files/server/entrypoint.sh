@@ -13,11 +13,13 @@ readable /plugins plugins airflow_plugins_folder
 mkdir -p "$AIRFLOW_HOME"
 # what these volumes have was written by whoever airflow_user was
 owned() {
-  strange=$(find "$1" ! -writable -print -quit 2>/dev/null || true)
-  [ -z "$strange" ] || refuse "$strange ($2) cannot be written by $(id -u):$(id -g), it is $(stat -c %u:%g "$strange")'s: set airflow_user back to its owner, or name another volume."
+  strange=$1
+  [ ! -w "$1" ] || strange=$(find "$1" -mindepth 1 ! -user "$(id -u)" -print -quit 2>/dev/null || true)
+  [ -z "$strange" ] || refuse "$strange ($2) is not for $(id -u):$(id -g), it is $(stat -c %u:%g "$strange")'s: set airflow_user back to its owner, or name another volume."
 }
-[ ! -d /keys ] || owned /keys "airflow_keys"
-[ "${2:-}" != scheduler ] || owned /logs "airflow_logs"
+# the job alone has that volume
+[ "$1" != python ] || owned /keys airflow_keys
+[ "${2:-}" != scheduler ] || owned /logs airflow_logs
 [ "${2:-}" != scheduler ] || owned "$AIRFLOW_HOME" "volume airflow_tmp"
 # a task that is started before the API answers fails
 api="http://airflow:8080${AIRFLOW_BASE_PATH:-}/api/v2/version"
