@@ -16,7 +16,8 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
-TIMEOUT = 10.0
+# a first answer may be slow where all have just been started
+TIMEOUT = 30.0
 CHUNK = 1 << 20
 
 Json = dict[str, Any]
