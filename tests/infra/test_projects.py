@@ -14,7 +14,7 @@ import pytest
 import yaml
 from tests.infra.conftest import BIN, ROOT, Stack
 from tests.infra.faults_support import Gate, commit_all, docker, gate, gateway, git, wait_for
-from tests.sshd import SSHD, ssh_server
+from tests.unit.sshd import SSHD, ssh_server
 
 from platform_verify import report
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sshd import SSHD, SshServer, ssh_server
 from tests.unit.conftest import ROLES
+from tests.unit.sshd import SSHD, SshServer, ssh_server
 
 RUNNER = "dvc_runner/files/image/dvc_runner"
 DVC = str(Path(sys.executable).parent / "dvc")

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.sshd import SshServer
+from tests.unit.sshd import SshServer
 
 from dvc_runner.data import nowhere
 from dvc_runner.handover import cache_of, names_of_data

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tests.sshd import SshServer
+from tests.unit.sshd import SshServer
 
 from dvc_runner.git import RunnerError
 from dvc_runner.snapshot import make_snapshot
