@@ -51,9 +51,8 @@ def test_each_dag_of_the_inventory_is_there_and_the_runner_knows_its_project(
     wrong += own
     if wanted["runner"]:
         known = facts.of("airflow", "projects")
-        wrong += [
-            f"no runner has project {name}" for name in wanted["projects"] if name not in known
-        ]
+        projects = dict.fromkeys(each["project"] for each in wanted["dags"].values())
+        wrong += [f"no runner has project {name}" for name in projects if name not in known]
     good = f"{len(seen['names'])} DAGs, {', '.join(wanted['dags'])} among them"
     verdict(wrong, "; of the user's files ".join([good, *(["; ".join(theirs)] if theirs else [])]))
 

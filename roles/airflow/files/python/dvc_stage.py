@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,11 +50,8 @@ class DvcStageOperator(BaseOperator):  # type: ignore[misc]  # Airflow is in its
 
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's own
         """Ask, follow and return the result."""
-        one = context["ti"]
-        # each try is a request of its own, and a try that asks twice is one
-        # by its own number, for a run may be deleted and another one called like it
-        words = (one.dag_id, one.run_id, one.task_id, str(one.id))
-        key = hashlib.sha256("\n".join(words).encode()).hexdigest()
+        # a try has a number of its own; a run may be deleted and another one called like it
+        key = str(context["ti"].id)
         try:
             self._run = run = Runner.here().submit(str(self.project), key, self.asked())
             self.log.info("Asked the runner of %s: request %s", self.project, run.name)

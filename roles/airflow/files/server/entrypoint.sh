@@ -17,16 +17,21 @@ owned() {
   [ ! -w "$1" ] || strange=$(find "$1" -mindepth 1 ! -user "$(id -u)" -print -quit 2>/dev/null || true)
   [ -z "$strange" ] || refuse "$strange ($2) is not for $(id -u):$(id -g), it is $(stat -c %u:%g "$strange")'s: set airflow_user back to its owner, or name another volume."
 }
-# the job alone has that volume
-[ "$1" != python ] || owned /keys airflow_keys
-[ "${2:-}" != scheduler ] || owned /logs airflow_logs
-[ "${2:-}" != scheduler ] || owned "$AIRFLOW_HOME" "volume airflow_tmp"
-# a task that is started before the API answers fails
-api="http://airflow:8080${AIRFLOW_BASE_PATH:-}/api/v2/version"
-[ "${2:-}" != scheduler ] || curl -fsS --max-time 8 "$api" >/dev/null 2>&1 || {
-  echo "waiting for the API at $api" >&2
-  until curl -fsS --max-time 8 "$api" >/dev/null 2>&1; do sleep 1; done
-}
-# an older backup of the database is brought to today's schema by who serves it
-[ "${2:-}" != api-server ] || python /config/database.py
+case "$1 ${2:-}" in
+  # the job alone has that volume
+  "python "*) owned /keys airflow_keys ;;
+  # an older backup of the database is brought to today's schema by who serves it
+  "airflow api-server") python /config/database.py ;;
+  "airflow scheduler")
+    owned /logs airflow_logs
+    owned "$AIRFLOW_HOME" "volume airflow_tmp"
+    # a task that is started before the API answers fails
+    api="http://airflow:8080${AIRFLOW_BASE_PATH:-}/api/v2/version"
+    until curl -fsS --max-time 8 "$api" >/dev/null 2>&1; do
+      [ -n "${waiting:-}" ] || echo "waiting for the API at $api" >&2
+      waiting=yes
+      sleep 1
+    done
+    ;;
+esac
 exec "$@"
