@@ -52,11 +52,16 @@ class Way:
         connection.close()
 
 
+def address_of(container: str) -> str:
+    """Return a container's address in the network of its platform."""
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    words = ["docker", "inspect", "--format", form, container]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def ways(name: str, inventory: Path, port: int) -> tuple[Way, Way]:
     """Return the way to the server itself, in its own network, and that through the gateway."""
-    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-    words = ["docker", "inspect", "--format", form, f"{name}-mlflow"]
-    address = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    address = address_of(f"{name}-mlflow")
     secrets = inventory / ".secrets" / name
     context = ssl.create_default_context(cafile=str(secrets / "ca.crt"))
     given = f"admin:{(secrets / 'admin_password').read_text().strip()}"

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from tests.bench.behind_gateway import measured
+from tests.bench.behind_gateway import address_of, measured
 
 from platform_inventory import new
 
@@ -97,6 +97,11 @@ def medians(repeat: int, **actions: Callable[[], object]) -> dict[str, float]:
             if turn:
                 taken[name].append(value)
     return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def latencies(**actions: Callable[[], object]) -> dict[str, float]:
+    """Time several requests in turn, many times; medians in milliseconds."""
+    return {name: took * 1000 for name, took in medians(REQUESTS, **actions).items()}
 
 
 def playbook(*arguments: str) -> str:
@@ -316,11 +321,7 @@ def mlflow_latency() -> list[Row]:
     with stock_mlflow():
         here = "127.0.0.1"
         ours, stock = Tracker(here, int(PORTS["mlflow_port"])), Tracker(here, STOCK_PORT)
-        taken: dict[str, list[float]] = {"ours": [], "stock": []}
-        for _ in range(REQUESTS):
-            taken["ours"].append(seconds(ours.log_metric))
-            taken["stock"].append(seconds(stock.log_metric))
-    p50 = {name: statistics.median(values) * 1000 for name, values in taken.items()}
+        p50 = latencies(ours=ours.log_metric, stock=stock.log_metric)
     return [
         Row("`log_metric` p50, stock `mlflow server --workers 2`", f"{p50['stock']:.1f} ms"),
         bounded("`log_metric` p50, this platform", p50["ours"], p50["stock"], 0.25, "ms"),
@@ -451,12 +452,6 @@ def beside(directory: Path, name: str, of: str, **own: str) -> Iterator[Path]:
         os.environ["ANSIBLE_INVENTORY"] = core
 
 
-def address(container: str) -> str:
-    """Return a container's address in the network of its platform."""
-    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-    return run("docker", "inspect", "--format", form, container).strip()
-
-
 def everything(directory: Path, repeat: int) -> list[Row]:
     """Measure inventory/full: what it takes to look at, to hold, and MLflow on PostgreSQL."""
     say("all components")
@@ -470,12 +465,8 @@ def everything(directory: Path, repeat: int) -> list[Row]:
         names = run("docker", "ps", "--filter", label, "--format", "{{.Names}}").split()
         used = {one.removeprefix(f"{name}-"): held(one) for one in names}
         lab = sum(mib for one, mib in used.items() if not one.startswith(("gateway", "mysql")))
-        server, file = Tracker(address(f"{name}-mlflow")), Tracker(address(f"{NAME}-mlflow"))
-        taken: dict[str, list[float]] = {"server": [], "file": []}
-        for _ in range(REQUESTS):
-            taken["server"].append(seconds(server.log_metric))
-            taken["file"].append(seconds(file.log_metric))
-        p50 = {each: statistics.median(values) * 1000 for each, values in taken.items()}
+        server, file = (Tracker(address_of(f"{one}-mlflow")) for one in (name, NAME))
+        p50 = latencies(server=server.log_metric, file=file.log_metric)
         say(f"  {RUNS} runs for search_runs")
         server.make_runs(RUNS)
         found = statistics.median(seconds(server.search) for _ in range(20)) * 1000
