@@ -116,6 +116,17 @@ def stack(name: str, first_port: int, directory: Path, of: str = "local", **own:
         "dvc_runner_data": data() if of == "local" else "",
         **own,
     }
+    return written(name, variables, directory, of)
+
+
+def gated_stack(name: str, port: int, directory: Path, of: str, **own: object) -> Stack:
+    """Name a platform behind a gateway, at a port and for plain HTTP 37 above it."""
+    ports = {"gateway_port": str(port), "gateway_http_port": str(port + 37)}
+    return written(name, {**ports, **own}, directory, of)
+
+
+def written(name: str, variables: Mapping[str, Any], directory: Path, of: str) -> Stack:
+    """Write the inventory of a platform that is one more of another's."""
     inventory = directory / "inventory" / name
     new.write(inventory, ROOT / "inventory" / of, {"platform_name": name, **variables})
     return Stack(name, variables, directory, str(inventory))
@@ -183,26 +194,23 @@ def fresh_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The platform of inventory/fraud behind its gateway, on other ports, before any run."""
-    directory = tmp_path_factory.mktemp("mlops-gate")
-    inventory = directory / "inventory" / "mlops-gate"
-    variables = {
-        "platform_name": "mlops-gate",
-        "gateway_port": "9743",
-        "gateway_http_port": "9780",
-        "gateway_users": [
+    made = gated_stack(
+        "mlops-gate",
+        9743,
+        tmp_path_factory.mktemp("mlops-gate"),
+        "fraud",
+        gateway_users=[
             {"name": "admin", "groups": ["admin"], "password": ADMIN},
             {"name": "guest", "groups": ["guests"], "password": GUEST},
         ],
         # the real size takes minutes
-        "dvc_runner_projects": {
+        dvc_runner_projects={
             "fraud": {
                 "source": str(ROOT / "examples/fraud"),
                 "params": {"params.yaml:data.source": "synthetic", "params.yaml:data.rows": 12000},
             }
         },
-    }
-    new.write(inventory, ROOT / "inventory/fraud", variables)
-    made = Stack("mlops-gate", variables, directory, str(inventory))
+    )
     try:
         made.play("site.yml", "--skip-tags", "pipeline,verify")
         yield made

@@ -27,6 +27,7 @@ from platform_inventory import new
 PATIENCE = 180.0
 LABEL = "mlops.platform"
 DESTROY = "playbooks/destroy.yml"
+WITHOUT_PIPELINE = ("--skip-tags", "pipeline,verify")
 Variables = Mapping[str, object]
 
 
@@ -68,6 +69,24 @@ def docker(*words: str, text: str = "", check: bool = True) -> str:
     )
     assert not check or done.returncode == 0, f"docker {' '.join(words[:4])}: {done.stderr}"
     return done.stdout.strip()
+
+
+def lives_of(platform: str) -> dict[str, str]:
+    """Map each container of a platform to its id and when it was started."""
+    names = docker("ps", "--filter", f"label={LABEL}={platform}", "--format", "{{.Names}}")
+    return {
+        name: docker("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", name)
+        for name in names.split()
+    }
+
+
+def left_of(platform: str) -> str:
+    """List what carries a platform's label."""
+    label = f"label={LABEL}={platform}"
+    return " ".join(
+        docker(*words, "--quiet", "--filter", label)
+        for words in (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
+    ).strip()
 
 
 def image_of(service: str) -> str:
@@ -270,19 +289,11 @@ class Platform:
 
     def lives(self) -> dict[str, str]:
         """Map each container to its id and when it was started."""
-        names = docker("ps", "--filter", f"label={LABEL}={self.name}", "--format", "{{.Names}}")
-        return {
-            name: docker("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", name)
-            for name in names.split()
-        }
+        return lives_of(self.name)
 
     def left(self) -> str:
         """List what carries the platform's label."""
-        label = f"label={LABEL}={self.name}"
-        return " ".join(
-            docker(*words, "--quiet", "--filter", label)
-            for words in (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
-        ).strip()
+        return left_of(self.name)
 
     def assert_whole(self) -> None:
         """Assert that no file of the project is half-written and that no part of one is left."""

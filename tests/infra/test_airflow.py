@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from urllib.parse import quote
 import pytest
 import requests
 import yaml
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from tests.infra.conftest import ROOT, Stack, stack
 from tests.infra.faults_support import commit_all, docker, wait_for
+from tests.infra.test_pages import CHROMIUM, DESK, browser_at, shot
 
 PORT = 1281
 NAME = "mlops-airflow"
@@ -33,7 +33,6 @@ stages:
     deps: [word.txt]
     metrics: [metrics.json: {cache: false}]
 """
-SHOTS = ROOT / "reports/browser"
 ENDED = ("success", "failed")
 REFUSED = (401, 403)
 
@@ -412,16 +411,10 @@ def test_each_part_may_be_started_again_while_a_stage_runs(airflow: Airflow) -> 
     assert result(airflow, run, "push_and_record")["metrics"] == {"metrics.json": {"letters": 10}}
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium on this machine")
+@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium on this machine")
 def test_a_user_logs_in_with_a_browser_and_sees_the_run_green(airflow: Airflow) -> None:
     assert airflow.end(airflow.start("by_stages")) == "success"
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as programs:
-        browser = programs.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        page = browser.new_page(base_url=airflow.base)
-        page.set_default_timeout(60_000)
+    with browser_at(airflow.base, DESK) as page:
         page.goto("/dags/by_stages")
         page.fill("input[name=username]", "admin")
         page.fill("input[name=password]", "wrong-but-long-enough")
@@ -432,11 +425,10 @@ def test_a_user_logs_in_with_a_browser_and_sees_the_run_green(airflow: Airflow) 
         page.get_by_role("button", name="Sign In").click()
         page.wait_for_url(lambda url: "/auth/login" not in url)
         page.goto("/dags/by_stages")
-        expect(page.get_by_text("push_and_record").first).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("push_and_record").first).to_be_visible()
         green = page.get_by_role("link", name=re.compile("[0-9] success$"))
-        expect(green).to_be_visible(timeout=60_000)
-        page.screenshot(path=SHOTS / "airflow.png")
-        browser.close()
+        expect(green).to_be_visible()
+        shot(page, "airflow")
 
 
 def test_a_rotation_refuses_old_passwords_and_keeps_runs_and_what_was_encrypted(

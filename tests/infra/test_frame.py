@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.infra.faults_support import (
+    WITHOUT_PIPELINE,
     Platform,
     assert_refused,
     commit_all,
@@ -21,7 +22,6 @@ from tests.toy import toy
 from platform_verify import report
 
 FOLDER = Path("/srv/mlops-frame-toy")
-WITHOUT_PIPELINE = ("--skip-tags", "pipeline,verify")
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
-from tests.infra.conftest import ROOT, Stack, data
-from tests.infra.faults_support import docker
+from playwright.sync_api import Page, expect
+from tests.infra.conftest import Stack, data, gated_stack
+from tests.infra.faults_support import LABEL, docker
 from tests.infra.test_gateway import as_admin, secret
-from tests.infra.test_pages import CHROMIUM, DESK, PATIENCE, shot
-
-from platform_inventory import new
+from tests.infra.test_pages import CHROMIUM, DESK, browser_at, shot
 
 NAME, PORT = "mlops-full", 9843
 CELL: dict[str, Any] = {
@@ -33,20 +31,18 @@ CELL: dict[str, Any] = {
 def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The platform of inventory/full, whose pipeline has run, on other ports."""
     at = tmp_path_factory.mktemp(NAME)
-    inventory = at / "inventory" / NAME
-    variables = {
-        "platform_name": NAME,
-        "gateway_port": str(PORT),
-        "gateway_http_port": "9880",
-        "jupyter_notebooks": str(at / "notebooks"),
-        "airflow_dags_folder": str(at / "dags"),
-        "airflow_plugins_folder": str(at / "plugins"),
-        "dvc_runner_data": data(),
-    }
-    new.write(inventory, ROOT / "inventory/full", variables)
+    made = gated_stack(
+        NAME,
+        PORT,
+        at,
+        "full",
+        jupyter_notebooks=str(at / "notebooks"),
+        airflow_dags_folder=str(at / "dags"),
+        airflow_plugins_folder=str(at / "plugins"),
+        dvc_runner_data=data(),
+    )
     for above in (at, at.parent):
         above.chmod(0o755)
-    made = Stack(NAME, variables, at, str(inventory))
     try:
         made.play("site.yml", "--skip-tags", "verify")
         yield made
@@ -70,7 +66,7 @@ def test_a_second_run_changes_nothing(full: Stack) -> None:
 
 def test_the_gateway_alone_is_published(full: Stack) -> None:
     form = "{{.Names}} {{.Ports}}"
-    label = f"label=mlops.platform={full.name}"
+    label = f"label={LABEL}={full.name}"
     lines = docker("ps", "--filter", label, "--format", form).splitlines()
     published = {line.split()[0] for line in lines if "->" in line}
     assert published == {full.container("gateway")}
@@ -81,20 +77,12 @@ def page(full: Stack) -> Iterator[Page]:
     """A browser whose user has logged in to the gateway."""
     if not CHROMIUM:
         pytest.skip("there is no chromium on this machine")
-    with sync_playwright() as programs:
-        browser = programs.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = browser.new_context(
-            base_url=f"https://localhost:{PORT}", ignore_https_errors=True, viewport=DESK
-        )
-        context.set_default_timeout(PATIENCE)
-        expect.set_options(timeout=PATIENCE)
-        shown = context.new_page()
+    with browser_at(f"https://localhost:{PORT}", DESK) as shown:
         shown.goto("/login")
         shown.fill("input[name=name]", "admin")
         shown.fill("input[name=password]", secret(full, "admin_password"))
         shown.get_by_role("button").click()
         yield shown
-        browser.close()
 
 
 def test_the_start_page_says_of_each_that_it_is_up(page: Page) -> None:

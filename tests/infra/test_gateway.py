@@ -18,14 +18,13 @@ from pathlib import Path
 
 import pytest
 from tests.infra.conftest import ROOT, Stack
-from tests.infra.faults_support import docker, wait_for
+from tests.infra.faults_support import WITHOUT_PIPELINE, docker, wait_for
 
 CLIENTS = Path(__file__).parent / "clients"
 PORT, PLAIN_PORT = 9743, 9780
 MIB = 2**20
 REMEMBERED = 2.5  # seconds after which a program's password is asked for anew
 EXPERIMENT = "/mlflow/api/2.0/mlflow/experiments/get?experiment_id=0"
-WITHOUT_PIPELINE = ("--skip-tags", "pipeline,verify")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,32 +20,35 @@ PHONE, DESK = ViewportSize(width=390, height=844), ViewportSize(width=1280, heig
 PATIENCE = 60_000.0  # milliseconds
 
 
-@pytest.fixture(scope="module")
-def page(gated: Stack) -> Iterator[Page]:
-    """A browser before anybody logged in; whether it trusts the certificate is asked elsewhere."""
-    SHOTS.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def browser_at(address: str, viewport: ViewportSize) -> Iterator[Page]:
+    """Open a browser for an address; whether it trusts the certificate is asked elsewhere."""
     with sync_playwright() as programs:
         browser = programs.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = browser.new_context(
-            base_url=f"https://localhost:{gated.variables['gateway_port']}",
-            ignore_https_errors=True,
-            viewport=PHONE,
-        )
+        context = browser.new_context(base_url=address, ignore_https_errors=True, viewport=viewport)
         context.set_default_timeout(PATIENCE)
         expect.set_options(timeout=PATIENCE)
         yield context.new_page()
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def page(gated: Stack) -> Iterator[Page]:
+    """A browser before anybody logged in."""
+    with browser_at(f"https://localhost:{gated.variables['gateway_port']}", PHONE) as opened:
+        yield opened
+
+
 def shot(page: Page, name: str) -> None:
     """Keep a picture of what is seen."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{name}.png")
 
 
 def answered_with_an_error(gated: Stack) -> str:
     """Lines of the gateway's log that a client would try again after."""
     lines = docker("logs", "--tail", "200", gated.container("gateway")).splitlines()
-    return "\n".join(line for line in lines if '"status":5' in line.replace(" ", ""))
+    return "\n".join(line for line in lines if '"status":5' in line)
 
 
 def test_a_stranger_sees_the_form_and_a_wrong_password_says_so(page: Page) -> None:

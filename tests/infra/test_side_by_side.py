@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from tests.infra.conftest import Stack, stack
-from tests.infra.faults_support import LABEL, docker
+from tests.infra.faults_support import WITHOUT_PIPELINE, left_of, lives_of
 
-WITHOUT_PIPELINE = ("--skip-tags", "pipeline,verify")
 NAMES = ("mlops-side", "mlops-side-2")  # the one's name begins the other's
 
 
@@ -39,20 +38,10 @@ def experiments(one: Stack) -> set[str]:
     return {found.name for found in client(one).search_experiments()}
 
 
-def lives(one: Stack) -> dict[str, str]:
-    """When each container of a platform was started."""
-    form = "{{.Names}}"
-    names = docker("ps", "--filter", f"label={LABEL}={one.name}", "--format", form).split()
-    return {name: docker("inspect", "--format", "{{.State.StartedAt}}", name) for name in names}
-
-
 def left(one: Stack) -> str:
     """What the engine still has of a platform, and its folder on the host."""
-    label = ("--quiet", "--filter", f"label={LABEL}={one.name}")
-    kinds = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
-    found = " ".join(docker(*kind, *label) for kind in kinds).strip()
     folder = Path("/opt", one.name)
-    return found + (str(folder) if folder.exists() else "")
+    return left_of(one.name) + (str(folder) if folder.exists() else "")
 
 
 def test_two_platforms_share_nothing_and_go_one_after_the_other(pair: tuple[Stack, Stack]) -> None:
@@ -63,12 +52,12 @@ def test_two_platforms_share_nothing_and_go_one_after_the_other(pair: tuple[Stac
         assert f"of-{one.name}" in experiments(one)
         assert f"of-{other.name}" not in experiments(one)
         assert "changed=0" in one.play("site.yml", *WITHOUT_PIPELINE)
-    before = lives(second)
+    before = lives_of(second.name)
     assert before
 
     first.destroy()
     assert left(first) == ""
-    assert lives(second) == before
+    assert lives_of(second.name) == before
     assert f"of-{second.name}" in experiments(second)
     assert "changed=0" in second.play("site.yml", *WITHOUT_PIPELINE)
 
