@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from tests.unit.dvc_runner.conftest import delivered_to
 
 import runner_api
 from dvc_runner import door
-from dvc_runner.settings import Settings, settings
-from dvc_runner.state import note_delivered, read_json, write_json
+from dvc_runner.settings import Settings
+from dvc_runner.state import read_json, write_json
 from dvc_runner_api import Platform, api
 from runner_api import Run, Runner, RunnerError
 
@@ -57,18 +58,8 @@ class Served:
 @pytest.fixture
 def at(tmp_path: Path) -> Settings:
     """The runner of a project to which something was delivered."""
-    root = tmp_path / "projects/churn"
-    for name in ("workspace/requests", "inbox"):
-        (root / name).mkdir(parents=True)
-    made = settings(
-        {
-            "RUNNER_WORKSPACE": str(root / "workspace"),
-            "RUNNER_INBOX": str(root / "inbox"),
-            "RUNNER_PROJECT": "churn",
-        }
-    )
-    note_delivered(made, {"snapshot": "a" * 40, "params": {}, "data": {}, "set": []})
-    return made
+    said = {"snapshot": "a" * 40, "params": {}, "data": {}, "set": []}
+    return delivered_to(tmp_path, said)
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ import pytest
 from tests.unit.conftest import ROLES
 from tests.unit.sshd import SSHD, SshServer, ssh_server
 
+from dvc_runner.settings import Settings, settings
+from dvc_runner.state import note_delivered
+
 RUNNER = "dvc_runner/files/image/dvc_runner"
 DVC = str(Path(sys.executable).parent / "dvc")
 
@@ -162,6 +165,23 @@ def committed_to(world: World, **files: str) -> None:
         (world.project / name.replace("__", ".")).write_text(content)
     git(world.project, "add", "--all")
     git(world.project, "commit", "--quiet", "-m", "the project")
+
+
+def delivered_to(root: Path, said: dict[str, Any], **more: str) -> Settings:
+    """Make the runner of project churn below `root`, to which `said` was delivered."""
+    project = root / "projects/churn"
+    for name in ("workspace/requests", "inbox"):
+        (project / name).mkdir(parents=True)
+    made = settings(
+        {
+            "RUNNER_WORKSPACE": str(project / "workspace"),
+            "RUNNER_INBOX": str(project / "inbox"),
+            "RUNNER_PROJECT": "churn",
+            **more,
+        }
+    )
+    note_delivered(made, said)
+    return made
 
 
 @pytest.fixture

@@ -25,12 +25,12 @@ from fastapi import FastAPI
 from dvc_runner import door
 from dvc_runner.git import RunnerError
 from dvc_runner.places import place
-from dvc_runner.settings import Settings, settings
+from dvc_runner.settings import Settings
 from dvc_runner.state import note_delivered, read_json, whole, write_json
 from dvc_runner.turns import ask
 from dvc_runner_api import Platform, api
 
-from .conftest import World, committed_to, new_world, state_of
+from .conftest import World, committed_to, delivered_to, new_world, state_of
 
 TOKEN = "a-token-of-this-test-alone"  # noqa: S105 - of nothing
 DOCS = Path(__file__).parents[3] / "docs/pipelines.md"
@@ -117,19 +117,8 @@ def client(served: tuple[FastAPI, Client], tmp_path: Path) -> Client:
 @pytest.fixture
 def at(tmp_path: Path) -> Settings:
     """The runner of a project to which something was delivered."""
-    root = tmp_path / "projects/churn"
-    for name in ("workspace/requests", "inbox"):
-        (root / name).mkdir(parents=True)
-    made = settings(
-        {
-            "RUNNER_WORKSPACE": str(root / "workspace"),
-            "RUNNER_INBOX": str(root / "inbox"),
-            "RUNNER_PROJECT": "churn",
-            "RUNNER_QUEUE": str(tmp_path / "queue"),
-        }
-    )
-    note_delivered(made, {"snapshot": "a" * 40, "params": {"lr": 1}, "data": {}, "set": ["lr=2"]})
-    return made
+    said = {"snapshot": "a" * 40, "params": {"lr": 1}, "data": {}, "set": ["lr=2"]}
+    return delivered_to(tmp_path, said, RUNNER_QUEUE=str(tmp_path / "queue"))
 
 
 def taken(at: Settings) -> list[str]:
