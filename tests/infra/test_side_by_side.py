@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,11 @@ def client(one: Stack) -> MlflowClient:
 def experiments(one: Stack) -> set[str]:
     """Names of what was tracked on a platform."""
     return {found.name for found in client(one).search_experiments()}
+
+
+def secrets_of(one: Stack) -> Path:
+    """Where an inventory keeps its generated secrets."""
+    return Path(one.inventory) / ".secrets"
 
 
 def left(one: Stack) -> str:
@@ -75,3 +81,37 @@ def test_a_port_of_a_platform_that_runs_is_refused_to_another_by_its_owner(
     assert "9250" in said
     assert second.name in said
     assert left(third) == ""
+
+
+def test_another_inventory_of_the_same_name_does_not_give_a_running_platform_its_secrets(
+    tmp_path: Path, pair: tuple[Stack, Stack]
+) -> None:
+    second = pair[1]
+    second.play("site.yml", *WITHOUT_PIPELINE)
+    before = lives_of(second.name)
+    clone = stack(second.name, 9250, tmp_path)
+    said = " ".join(clone.attempt("site.yml", *WITHOUT_PIPELINE).split())
+    assert f"platform {second.name} were made from another inventory" in said
+    assert "failed=1" in said
+    assert lives_of(second.name) == before
+
+    shutil.rmtree(secrets_of(clone))
+    shutil.copytree(secrets_of(second), secrets_of(clone))
+    assert "changed=0" in clone.play("site.yml", *WITHOUT_PIPELINE)
+    shutil.rmtree(secrets_of(second) / second.name)
+    shutil.copytree(secrets_of(clone) / second.name, secrets_of(second) / second.name)
+    assert "changed=0" in second.play("site.yml", *WITHOUT_PIPELINE)
+
+
+def test_whoever_gives_the_mark_of_a_platform_goes_on_with_it(
+    tmp_path: Path, pair: tuple[Stack, Stack]
+) -> None:
+    second = pair[1]
+    second.play("site.yml", *WITHOUT_PIPELINE)
+    mark = (secrets_of(second) / f"{second.name}.identity").read_text().strip()
+    client(second).create_experiment("before")
+    heir = stack(second.name, 9250, tmp_path, platform_identity=mark)
+    heir.play("site.yml", *WITHOUT_PIPELINE)
+    assert "before" in experiments(heir)
+    heir.destroy()
+    assert left(second) == ""

@@ -16,6 +16,7 @@ from declaration import all_complaints, owner, published, replicas, stage, user
 
 LABEL = "mlops.platform"
 SERVICE = "mlops.service"
+IDENTITY = "mlops.identity"
 DIGEST = "mlops.digest"
 FILES_AT = "/config"
 PIDS = 1024
@@ -137,6 +138,7 @@ def compose_project(  # noqa: PLR0913, PLR0917 - a filter has no other way to be
     address: str,
     engine_api: str,
     start_seconds: int = 180,
+    identity: str = "",
 ) -> dict[str, Any]:
     """Return the Compose project that runs every declared service.
 
@@ -147,6 +149,7 @@ def compose_project(  # noqa: PLR0913, PLR0917 - a filter has no other way to be
         address: host address that ports are published on where a spec names none.
         engine_api: API version of the engine, such as "1.41".
         start_seconds: how long a service may take to become healthy where its spec does not say.
+        identity: of the inventory, a label of each container.
 
     Raises:
         AnsibleFilterError: a declaration has a fault that the types of the argument spec let
@@ -182,6 +185,9 @@ def compose_project(  # noqa: PLR0913, PLR0917 - a filter has no other way to be
         },
         "secrets": secrets,
     }
+    if identity:
+        for service in project["services"].values():
+            service["labels"][IDENTITY] = identity
     return {key: value for key, value in project.items() if value}
 
 

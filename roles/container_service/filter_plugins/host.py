@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from compose import DIGEST, LABEL, SERVICE  # Ansible loads plugins by file, not by package
+from compose import DIGEST, IDENTITY, LABEL, SERVICE  # by file: so Ansible loads plugins
 from declaration import all_complaints, replicas, sockets, stage
 
 PROJECT = "com.docker.compose.project"
@@ -121,6 +121,24 @@ def strangers(project: Mapping[str, Any], host: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def other_inventory(host: Mapping[str, Any], platform: str, identity: str) -> list[str]:
+    """Say that containers of a platform were made from another inventory, with its own secrets.
+
+    Args:
+        host: the fact docker_host, with its containers.
+        platform: the platform's name.
+        identity: of this inventory.
+    """
+    made = {each["labels"].get(IDENTITY, identity) for each in ours(host, platform)}
+    return [
+        f"The containers of platform {platform} were made from another inventory ({IDENTITY} is "
+        f"{other}, this one is {identity}), and would get the secrets of this one: use that "
+        f"inventory, or {ANOTHER}; to go on from here, copy its .secrets directory or set "
+        f"platform_identity: {other}."
+        for other in sorted(made - {identity})
+    ]
+
+
 def memory_limits(declared: Mapping[str, Mapping[str, Any]]) -> int:
     """Add up what long-lived services may use, in MiB."""
     limits = [
@@ -194,6 +212,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "container_service_memory_limits": memory_limits,
+            "container_service_other_inventory": other_inventory,
             "container_service_port_conflicts": port_conflicts,
             "container_service_settled": settled,
             "container_service_strangers": strangers,

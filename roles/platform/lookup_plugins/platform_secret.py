@@ -34,6 +34,10 @@ options:
     type: str
     choices: [upper, upper_digits, letters_digits]
     default: letters_digits
+  kept:
+    description: Whether it outlives a rotation of all secrets; its file is beside their directory.
+    type: bool
+    default: false
 """
 
 CHARACTERS = {
@@ -92,8 +96,9 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible ships no types
                 f"platform_secrets_directory is not set, so {', '.join(terms)} has no place: set "
                 "it in the inventory."
             )
+        start = f"{directory}." if self.get_option("kept") else f"{directory}/"
         try:
-            return [secret(directory / name, length, characters) for name in terms]
+            return [secret(Path(start + name), length, characters) for name in terms]
         except OSError as error:
             raise AnsibleLookupError(
                 f"{error.filename}: {error.strerror}. Secrets belong to the user who runs Ansible: "

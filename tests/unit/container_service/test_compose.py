@@ -479,6 +479,24 @@ def test_what_has_another_name_is_nobodys_business() -> None:
     assert strangers({kind: [{"name": "theirs_data", "labels": other}] for kind in kinds}) == []
 
 
+def test_containers_of_another_inventory_are_told_by_its_mark_and_keep_their_secrets() -> None:
+    specs = {"web": MINIMAL, "migrate": JOB}
+    made = compose.compose_project(specs, {}, "plat", "127.0.0.1", "1.41", 180, "abc")
+    labels = [each["labels"] for each in made["services"].values()]
+    assert [each["mlops.identity"] for each in labels] == ["abc", "abc"]
+    host = {"containers": [{"name": "plat-web", "labels": each} for each in labels]}
+    assert hosts.other_inventory(host, "plat", "abc") == []
+    (said,) = hosts.other_inventory(host, "plat", "xyz")
+    assert "platform plat were made from another inventory" in said
+    assert "platform_identity: abc" in said
+    assert hosts.other_inventory(host, "other", "xyz") == []
+
+
+def test_containers_of_before_there_were_marks_are_nobody_elses() -> None:
+    host = {"containers": [{"name": "plat-web", "labels": {"mlops.platform": "plat"}}]}
+    assert hosts.other_inventory(host, "plat", "xyz") == []
+
+
 def test_memory_limits_of_long_lived_services_are_added_up() -> None:
     declared = {
         "web": {**MINIMAL, "deploy": {"replicas": 2}},
