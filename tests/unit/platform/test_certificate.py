@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -90,6 +91,26 @@ def test_an_authority_that_would_end_first_is_made_anew(
     assert found["authority"] != first["authority"]
     leaf = x509.load_pem_x509_certificate(found["certificate"].encode())
     leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(found["authority"].encode()))
+
+
+@pytest.mark.parametrize(("hours", "trusted"), [(-23, True), (0, True), (-25, False)])
+def test_a_client_whose_clock_is_behind_trusts_a_new_one(
+    tmp_path: Path, hours: int, trusted: bool
+) -> None:
+    lookup.server(tmp_path, "gateway", NAMES, "lab")
+    clock = int((lookup.now() + timedelta(hours=hours)).timestamp())
+    words = ["openssl", "verify", "-attime", str(clock), "-verify_hostname", NAMES[0]]
+    words += ["-CAfile", str(tmp_path / "ca.crt"), str(tmp_path / "gateway.crt")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) is trusted, done.stderr
+    assert trusted or "not yet valid" in done.stderr
+
+
+def test_it_lasts_no_longer_than_browsers_take(tmp_path: Path) -> None:
+    made = lookup.server(tmp_path, "gateway", NAMES, "lab")
+    leaf = x509.load_pem_x509_certificate(made["certificate"].encode())
+    life = leaf.not_valid_after_utc - leaf.not_valid_before_utc + timedelta(seconds=1)
+    assert timedelta(days=396) < life < timedelta(days=398)
 
 
 def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
