@@ -41,6 +41,7 @@ SET       :=
 GRID      :=
 RUN       :=
 KEEP      :=
+OFF       :=
 KEEP_DATA ?=
 IMAGES    ?=
 comma     := ,
@@ -150,6 +151,10 @@ prune: root .venv/run ## remove images, volumes and cached data that nothing use
 .PHONY: rotate
 rotate: root .venv/run ## make every generated password, key, token and certificate anew; containers start again
 	@$(PLAYBOOK) playbooks/rotate.yml $(ARGS)
+
+.PHONY: timer
+timer: .venv/run ## have systemd converge the platform each week, which renews its certificates (OFF=yes: no more)
+	@$(PLAYBOOK) playbooks/timer.yml $(if $(filter yes,$(OFF)),-e platform_timer_state=absent) $(ARGS)
 
 .PHONY: destroy
 destroy: root .venv/run ## remove the platform (CONFIRM=yes, KEEP_DATA=yes keeps volumes, IMAGES=yes removes images)

@@ -14,12 +14,15 @@ import time
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tests.infra.conftest import ROOT, Stack
-from tests.infra.faults_support import WITHOUT_PIPELINE, docker, wait_for
+from tests.infra.faults_support import WITHOUT_PIPELINE, docker, lives_of, wait_for
+from tests.unit.conftest import load
 
+lookup = load("platform/lookup_plugins/platform_certificate.py")
 CLIENTS = Path(__file__).parent / "clients"
 PORT, PLAIN_PORT = 9743, 9780
 MIB = 2**20
@@ -428,6 +431,25 @@ def test_rotation_makes_every_secret_anew_the_old_are_worth_nothing_and_no_data_
     assert mlflow_runs(platform) == runs
     assert "changed=0" in platform.play("site.yml")
     platform.play("playbooks/env.yml", ansible_become=False, dvc_runner_env_file=str(environment))
+
+
+def test_a_run_renews_a_certificate_with_a_third_of_its_days_left_and_restarts_the_gateway_alone(
+    platform: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = Path(platform.inventory) / ".secrets" / platform.name
+    (secrets / "gateway.crt").unlink()
+    today = lookup.now()
+    with monkeypatch.context() as then:
+        then.setattr(lookup, "now", lambda: today - timedelta(days=270))
+        old = lookup.server(secrets, "gateway", ["localhost", "127.0.0.1"], platform.name)
+    lives = lives_of(platform.name)
+    platform.play("site.yml", "--tags", "platform")
+    new = (secrets / "gateway.crt").read_text()
+    assert new != old["certificate"]
+    assert ssl.get_server_certificate(("localhost", PORT)) == new
+    assert ask(platform, EXPERIMENT, Authorization=as_admin(platform))[0] == 200
+    changed = {name for name, life in lives_of(platform.name).items() if lives[name] != life}
+    assert changed == {platform.container("gateway")}
 
 
 @pytest.mark.parametrize(
