@@ -692,6 +692,19 @@ def readme_lists_what_runs(root: Path) -> list[str]:
     ]
 
 
+def systems_that_are_built_are_tested_on_a_host(root: Path) -> list[str]:
+    """A system that the README's table `Systems` calls built has a molecule scenario."""
+    path = root / "README.md"
+    table = tree.Document(path).section("Systems") if path.is_file() else ""
+    built = re.findall(r"^\| `([\w-]+)` \|[^|\n]*\| built\b", table, re.MULTILINE)
+    scenarios = {name: "default" if name == "local" else name for name in built}
+    return [
+        at(root, path, f"calls {name} built, which molecule/{scenario} is to show: add it")
+        for name, scenario in scenarios.items()
+        if not (root / "molecule" / scenario / "molecule.yml").is_file()
+    ]
+
+
 def documents_name_only_what_exists(root: Path) -> list[str]:
     """README and docs: every target, path, variable and port that they name is there."""
     if not (root / "README.md").is_file():
@@ -834,6 +847,7 @@ RULES = [
     no_file_knows_the_machine_it_was_written_on,
     make_help_lists_every_verb,
     readme_lists_what_runs,
+    systems_that_are_built_are_tested_on_a_host,
     documents_name_only_what_exists,
     tests_are_sentences_without_mocks,
 ]

@@ -410,6 +410,14 @@ EXAMPLES: list[tuple[Callable[[Path], list[str]], Files, str]] = [
         ]
     ),
     (rules.readme_lists_what_runs, declaring("toy"), "of role toy"),
+    *(
+        (
+            rules.systems_that_are_built_are_tested_on_a_host,
+            {"README.md": f"# It\n\n## Systems\n\n| `{name}` | it | built; here |\n"},
+            f"calls {name} built, which molecule/{scenario}",
+        )
+        for name, scenario in [("lab", "lab"), ("local", "default")]
+    ),
     (rules.documents_name_only_what_exists, {"Makefile": ""}, "README.md: is missing"),
     *(
         (rules.documents_name_only_what_exists, {"README.md": readme, **given}, says)
