@@ -53,10 +53,16 @@ def as_admin(platform: Stack, name: str = "admin") -> str:
     return f"Basic {base64.b64encode(given.encode()).decode()}"
 
 
+def connected(platform: Stack) -> http.client.HTTPSConnection:
+    """Connect to its gateway as a client does that trusts the authority."""
+    context = ssl.create_default_context(cadata=secret(platform, "ca.crt"))
+    port = int(platform.variables["gateway_port"])
+    return http.client.HTTPSConnection("localhost", port, context=context, timeout=60)
+
+
 def ask(platform: Stack, path: str, method: str = "GET", **headers: str) -> tuple[int, str, str]:
     """Send a path as it is, by a client that trusts the authority: status, location, body."""
-    context = ssl.create_default_context(cadata=secret(platform, "ca.crt"))
-    connection = http.client.HTTPSConnection("localhost", PORT, context=context, timeout=60)
+    connection = connected(platform)
     try:
         named = {key.replace("_", "-"): value for key, value in headers.items()}
         connection.request(method, path, headers=named)
@@ -162,6 +168,15 @@ def test_a_browser_logs_in_once_for_all_pages_and_out_again(platform: Stack) -> 
     for origin, refused in (("https://evil.example", True), (f"https://localhost:{PORT}", False)):
         status, _, _ = ask(platform, made, "POST", Cookie=cookie, Origin=origin)
         assert (status == 403) is refused
+    # nor be made of what is here, also where it is of this host
+    for site, mode, wanted in (
+        ("same-site", "no-cors", 403),
+        ("cross-site", "cors", 403),
+        ("cross-site", "navigate", 200),
+        ("same-origin", "cors", 200),
+    ):
+        looks = {"Cookie": cookie, "Sec_Fetch_Site": site, "Sec_Fetch_Mode": mode}
+        assert ask(platform, "/mlflow/version", **looks)[0] == wanted, (site, mode)
     assert ask(platform, "/logout", "POST", Cookie=cookie)[0] == 303
     assert ask(platform, "/mlflow/", Cookie=cookie)[0] == 401
 
@@ -177,8 +192,7 @@ def logged(platform: Stack) -> str:
 
 def session(platform: Stack) -> str:
     """The cookie of a browser that logged in."""
-    context = ssl.create_default_context(cadata=secret(platform, "ca.crt"))
-    connection = http.client.HTTPSConnection("localhost", PORT, context=context, timeout=60)
+    connection = connected(platform)
     password = secret(platform, "admin_password")
     form = urllib.parse.urlencode({"name": "admin", "password": password, "next": "/mlflow/"})
     kind = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -17,6 +17,8 @@ HASH = re.compile(r"\$(2[aby]\$\d\d\$[./A-Za-z0-9]{53}|argon2(id|i|d)\$.+)\Z")
 USER = re.compile(r"[^:\s]+\Z")
 PATH = re.compile(r"/[a-z0-9][a-z0-9-]*/\Z")
 UPSTREAM = re.compile(r"https?://[a-z0-9.-]+(:\d+)?\Z")
+# what NGINX takes between double quotes as it is
+AUTHORIZATION = re.compile(r"[A-Za-z0-9-]+ [A-Za-z0-9._~+/=-]+\Z")
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z")
 TAKEN = ("/login/", "/logout/", "/state/")
 Settings = Sequence[Mapping[str, Any]]
@@ -85,6 +87,12 @@ def route_faults(routes: Settings, users: Settings) -> Iterator[str]:
             yield (
                 f"gateway_routes: upstream {upstream!r} of {path} is no address such as "
                 "http://server:5000, without a path."
+            )
+        said = route.get("authorization", "")
+        if said and not AUTHORIZATION.match(said):
+            yield (
+                f"gateway_routes: authorization of {path} is no scheme and token with a space "
+                "between, such as 'token 0123abc': give it of letters, digits and ._~+/=- alone."
             )
         if (groups := route.get("groups", [])) and not known & set(groups):
             yield f"gateway_routes: no user is in a group of {path} ({', '.join(groups)})."
@@ -196,6 +204,13 @@ def accounts(users: Settings) -> str:
     return json.dumps(told, indent=1) + "\n"
 
 
+def authorizations(routes: Settings) -> str:
+    """Return what neighbours are sent as Authorization, by path, as NGINX reads it in a map."""
+    known = [route for route in routes if route.get("authorization")]
+    lines = [f'{route["path"]} "{route["authorization"]}";' for route in known]
+    return "\n".join(['default "";', *lines, ""])
+
+
 class FilterModule:
     """The filters."""
 
@@ -205,4 +220,5 @@ class FilterModule:
             "gateway_faults": faults,
             "gateway_settings": settings,
             "gateway_accounts": accounts,
+            "gateway_authorizations": authorizations,
         }

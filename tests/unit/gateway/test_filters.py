@@ -54,6 +54,9 @@ def test_what_the_inventory_ships_with_is_taken(tls: dict[str, str]) -> None:
         ({"routes": [{**ROUTE, "upstream": "mlflow:5000"}]}, "no address such as"),
         ({"routes": [{**ROUTE, "upstream": "http://a:1/;x"}]}, "no address such as"),
         ({"routes": [{**ROUTE, "groups": ["none"]}]}, "no user is in a group of /mlflow/"),
+        ({"routes": [{**ROUTE, "authorization": 'token a";b'}]}, "authorization of /mlflow/"),
+        ({"routes": [{**ROUTE, "authorization": "token $host"}]}, "authorization of /mlflow/"),
+        ({"routes": [{**ROUTE, "authorization": "alone"}]}, "authorization of /mlflow/"),
         ({"names": ["other.example"]}, "not for other.example"),
         ({"names": []}, "gateway_names"),
         ({"names": ["lab.example", "a b"]}, "'a b' is no name"),
@@ -103,11 +106,19 @@ def test_certificate_and_key_belong_together_and_both_are_there(tls: dict[str, s
 
 
 def test_the_portal_reads_addresses_of_neighbours_and_no_secret(tls: dict[str, str]) -> None:
-    route = {**ROUTE, "health": "/health", "version": "3.17"}
+    route = {**ROUTE, "health": "/health", "version": "3.17", "authorization": "token t0ken"}
     told = gateway.settings([route], "lab", tls, 12)
     page = json.loads(told)["pages"][0]
     assert (page["health"], page["version"]) == ("http://mlflow:5000/health", "3.17")
     assert tls["key"] not in told
     assert "PRIVATE" not in told
+    assert "t0ken" not in told
     users = json.loads(gateway.accounts([USER]))
     assert users == [{**USER, "password_hash": ""}]
+
+
+def test_neighbours_are_sent_their_own_token_and_the_others_none(tls: dict[str, str]) -> None:
+    route = {**ROUTE, "path": "/lab/", "authorization": "token aB3._~+/=-"}
+    assert faults(tls, routes=[ROUTE, route]) == []
+    told = gateway.authorizations([ROUTE, route])
+    assert told == 'default "";\n/lab/ "token aB3._~+/=-";\n'

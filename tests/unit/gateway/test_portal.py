@@ -111,6 +111,7 @@ def test_a_stranger_is_refused_and_a_password_passes_with_the_users_name(client:
     assert client.ask("/check")[0] == 401
     status, headers, _ = client.ask("/check", authorization=basic("admin", PASSWORD))
     assert (status, headers["x-gateway-user"]) == (204, "admin")
+    assert headers["x-gateway-member-of"] == "admin"
 
 
 @pytest.mark.parametrize(

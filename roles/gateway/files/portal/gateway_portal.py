@@ -253,7 +253,9 @@ class Portal:
         groups = frozenset(request.headers.get("x-gateway-groups", "").split())
         if "*" not in groups and not groups & user.groups:
             return Response(status_code=403, headers={"X-Gateway-Refusal": "group"})
-        return Response(status_code=204, headers={"X-Gateway-User": quote(user.name)})
+        member_of = ",".join(sorted(quote(group, safe="") for group in user.groups))
+        told = {"X-Gateway-User": quote(user.name), "X-Gateway-Member-Of": member_of}
+        return Response(status_code=204, headers=told)
 
     async def refused(self, request: Request) -> Response:
         """Answer what may not pass: with the form for who looks, a sentence for programs."""

@@ -1,10 +1,19 @@
 """Read by JupyterLab when it starts; the token is in the file that JUPYTER_TOKEN_FILE names."""
 
 import os
+from typing import Any
 
 from traitlets.config import get_config
 
 c = get_config()
+
+
+def without_token(_handler: object, page: dict[str, Any]) -> dict[str, Any]:
+    """Leave the token out of pages: their own requests have the cookie, which no script reads."""
+    return {**page, "token": ""}
+
+
+c.ServerApp.tornado_settings = {"page_config_hook": without_token}
 
 c.ServerApp.ip = "0.0.0.0"  # noqa: S104 - the container's own network; the host publishes what it is told to
 c.ServerApp.port = 8888
