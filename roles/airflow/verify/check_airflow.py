@@ -14,6 +14,8 @@ from platform_verify.s3 import POLICIES, REFUSED, excess, reached
 Verdict = Callable[[Iterable[str], str], None]
 
 OK = 200
+# what only a proxy that is known by its token may say
+SPOOFED = {"X-Forwarded-User": "admin", "X-Forwarded-Groups": "admin"}
 NONE = "00000000-0000-0000-0000-000000000000"
 
 
@@ -104,6 +106,8 @@ def test_a_stranger_is_refused_by_pages_api_and_tasks_api(
         *({"url": f"{base}/auth/fab/v1/{name}"} for name in ("users", "roles")),
         {"url": f"{base}/api/v2/dags/any/dagRuns", "method": "POST"},
         {"url": f"{base}/api/v2/dags/any", "method": "DELETE"},
+        {"url": f"{base}/api/v2/dags", "headers": SPOOFED},
+        {"url": f"{base}/api/v2/dags", "headers": {**SPOOFED, "Authorization": "Proxy of-nobody"}},
         {"url": f"{base}/execution/variables/any"},
         {"url": f"{base}/execution/connections/any"},
         {"url": f"{base}/execution/task-instances/{NONE}/run", "method": "PATCH"},
