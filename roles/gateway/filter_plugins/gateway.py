@@ -29,12 +29,14 @@ def faults(
     routes: Settings,
     tls: Mapping[str, str],
     names: Sequence[str],
+    acme: str = "",
 ) -> list[str]:
     """Say what is wrong, in sentences that never hold a secret."""
     return [
         *user_faults(users),
         *route_faults(routes, users),
         *tls_faults(tls, names, datetime.now(UTC)),
+        *(acme_faults(acme, names) if acme else ()),
     ]
 
 
@@ -132,6 +134,21 @@ def tls_faults(tls: Mapping[str, str], names: Sequence[str], now: datetime) -> I
         )
 
 
+def acme_faults(directory: str, names: Sequence[str]) -> Iterator[str]:
+    """Say why an ACME server could not be asked, or would give no certificate."""
+    if not re.match(r"https://[^/\s]+/\S*\Z", directory):
+        yield (
+            f"gateway_acme_directory: {directory!r} is no address of an ACME directory such as "
+            "https://acme-v02.api.letsencrypt.org/directory."
+        )
+    never = [name for name in names if is_address(name) or name.lower() == "localhost"]
+    if never:
+        yield (
+            f"gateway_names: no ACME server gives a certificate for {', '.join(never)}: give names "
+            "that it can look up alone, or leave gateway_acme_directory empty."
+        )
+
+
 def public(key: Any) -> bytes:  # noqa: ANN401 - one of many kinds of keys
     """Return the bytes of a public key."""
     return bytes(
@@ -162,7 +179,7 @@ def covers(leaf: x509.Certificate, name: str) -> bool:
     return bool({name.lower(), f"*.{name.lower().partition('.')[2]}"} & known)
 
 
-def settings(routes: Settings, name: str, tls: Mapping[str, str], hours: int) -> str:
+def settings(routes: Settings, name: str, authority: str, hours: int) -> str:
     """Return what the portal reads of the inventory, as JSON."""
     pages = [
         {
@@ -177,7 +194,7 @@ def settings(routes: Settings, name: str, tls: Mapping[str, str], hours: int) ->
     ]
     told = {
         "name": name,
-        "authority": tls.get("authority", ""),
+        "authority": authority,
         "session_hours": hours,
         "pages": pages,
     }

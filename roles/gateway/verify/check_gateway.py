@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from platform_verify.declared import ANY, Platform, Service
-from platform_verify.facts import Facts, told
+from platform_verify.facts import FactError, Facts, told
 
 Verdict = Callable[[Iterable[str], str], None]
 
 LEAST_DAYS = 30
+LEAST_PART = 0.25
 REFUSED = (400, 401, 403, 429)
 NOBODY = {"Authorization": "Basic bm9ib2R5Om5vdGhpbmc="}
 FORGED = {"Authorization": "AWS4-HMAC-SHA256 Credential=nobody/20260101/us-east-1/s3/aws4_request"}
@@ -56,15 +57,23 @@ def test_the_gateway_refuses_a_stranger_at_every_path(
 
 @pytest.mark.promise(
     "The gateway's certificate is trusted",
-    hint="`make up` renews one of the platform's own; a given one is in gateway_tls",
+    hint="`make up` renews one of the platform's own; a given one is in gateway_tls; one of an "
+    "ACME server comes by itself, once what keeps it from that is put right",
 )
 def test_the_certificate_is_trusted_for_its_name_and_has_days_left(
     platform: Platform, facts: Facts, service: Callable[[str], Service], verdict: Verdict
 ) -> None:
     given = asked(platform, service("gateway"))
-    days = facts.answer("door", "days_left", {**given, "requests": []})
-    short = [f"it ends in {days} days"] if days < LEAST_DAYS else []
-    verdict(short, f"for {', '.join(given['names'])}, {days:.0f} days left")
+    problem = facts.answer("acme", "problem", {}) if given["acme"] else ""
+    try:
+        left = facts.answer("door", "certificate", {**given, "requests": []})
+    except FactError as error:
+        raise FactError(f"{error} {problem}".strip(), error.hint) from error
+    days, life = left["days"], left["life"]
+    # what lasts for weeks is renewed in its last ones
+    short = days < min(LEAST_DAYS, life * LEAST_PART)
+    said = f"for {', '.join(given['names'])}, {days:.1f} of {life:.0f} days left"
+    verdict([f"{said}. {problem}".strip()] if short else [], f"{said}. {problem}".rstrip(". "))
 
 
 @pytest.mark.promise(

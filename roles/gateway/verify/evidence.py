@@ -37,11 +37,17 @@ def answered(given: Mapping[str, Any], request: Mapping[str, Any]) -> Json:
         connection.close()
 
 
-def days_left(given: Mapping[str, Any]) -> float:
-    """Return how many days the certificate is good for; it is trusted, or this fails."""
+def certificate(given: Mapping[str, Any]) -> Json:
+    """Return the days of the certificate, and those left; it is trusted, or this fails."""
     with opened(given) as shown:
-        ends = (shown.getpeercert() or {})["notAfter"]
-    return round((ssl.cert_time_to_seconds(str(ends)) - time.time()) / DAY, 1)
+        found = shown.getpeercert() or {}
+    begins, ends = (
+        ssl.cert_time_to_seconds(str(found[f"not{end}"])) for end in ("Before", "After")
+    )
+    return {
+        "days": round((ends - time.time()) / DAY, 4),
+        "life": round((ends - begins) / DAY, 4),
+    }
 
 
 def of_door(given: Mapping[str, Any]) -> Json:
@@ -49,7 +55,7 @@ def of_door(given: Mapping[str, Any]) -> Json:
     return gather(
         {
             "answers": lambda: [answered(given, request) for request in given["requests"]],
-            "days_left": lambda: days_left(given),
+            "certificate": lambda: certificate(given),
         }
     )
 

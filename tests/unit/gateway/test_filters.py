@@ -107,7 +107,7 @@ def test_certificate_and_key_belong_together_and_both_are_there(tls: dict[str, s
 
 def test_the_portal_reads_addresses_of_neighbours_and_no_secret(tls: dict[str, str]) -> None:
     route = {**ROUTE, "health": "/health", "version": "3.17", "authorization": "token t0ken"}
-    told = gateway.settings([route], "lab", tls, 12)
+    told = gateway.settings([route], "lab", "", 12)
     page = json.loads(told)["pages"][0]
     assert (page["health"], page["version"]) == ("http://mlflow:5000/health", "3.17")
     assert tls["key"] not in told

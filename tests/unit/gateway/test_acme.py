@@ -1,0 +1,179 @@
+"""When a certificate of an ACME server is due, and what is told where there is none."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from tests.unit.conftest import load
+
+acme = load("gateway/files/acme/gateway_acme.py")
+gateway = load("gateway/filter_plugins/gateway.py")
+SERVER = "https://acme.example/dir"
+SETTINGS = acme.Settings(SERVER, "ops@example.org", ["lab.example", "www.lab.example"], "1")
+NOW = datetime.now(UTC)
+# as certbot 4.0 said it to Pebble 2.10
+REFUSED = """\
+Requesting a certificate for nowhere.example
+
+Certbot failed to authenticate some domains (authenticator: standalone). The Certificate Authority \
+reported these problems:
+  Domain: nowhere.example
+  Type:   connection
+  Detail: Get "http://nowhere.example:80/.well-known/acme-challenge/YpQVbg7UoNsAhN8c": lookup \
+nowhere.example on 127.0.0.11:53: no such host
+
+Hint: The Certificate Authority failed to download the challenge files from the temporary \
+standalone webserver started by Certbot on port 80.
+
+Some challenges have failed.
+"""
+FAILED = """\
+Saving debug log to /tmp/logs/letsencrypt.log
+An unexpected error occurred:
+{}
+Ask for help or search for solutions at https://community.letsencrypt.org. See the logfile \
+/tmp/logs/letsencrypt.log or re-run Certbot with -v for more details.
+"""
+
+
+def signed(names: list[str], age: timedelta, life: timedelta) -> x509.Certificate:
+    """A certificate of some age."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(x509.Name([]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - age)
+        .not_valid_after(NOW - age + life)
+        .add_extension(alternatives, critical=True)
+        .sign(key, hashes.SHA256())
+    )
+
+
+@pytest.mark.parametrize(
+    ("age", "life", "due"),
+    [(59, 90, False), (61, 90, True), (100, 90, True), (3, 6, False), (5, 6, True)],
+)
+def test_it_is_renewed_when_a_third_of_its_time_is_left(age: int, life: int, due: bool) -> None:
+    held = signed(SETTINGS.names, timedelta(days=age), timedelta(days=life))
+    state = acme.State(source=SETTINGS.source())
+    assert acme.is_due(held, SETTINGS, state, NOW) is due
+
+
+def test_another_name_server_or_generation_makes_it_due_and_another_address_does_not() -> None:
+    held = signed(["www.lab.example", "lab.example"], timedelta(), timedelta(days=90))
+    state = acme.State(source=SETTINGS.source())
+    for change, due in (
+        ({}, False),
+        ({"names": ["LAB.example", "www.lab.example"]}, False),
+        ({"email": "other@example.org"}, False),
+        ({"names": ["lab.example"]}, True),
+        ({"directory": "https://acme-staging.example/dir"}, True),
+        ({"generation": "2"}, True),
+    ):
+        assert acme.is_due(held, replace(SETTINGS, **change), state, NOW) is due, change
+    assert acme.is_due(None, SETTINGS, state, NOW)
+
+
+def test_failures_are_tried_again_at_most_four_times_in_the_first_hour() -> None:
+    waits = [acme.wait_after(number) for number in range(1, 11)]
+    assert waits == sorted(waits)
+    attempts = [sum(waits[:number]) for number in range(len(waits))]
+    assert len([at for at in attempts if at < 3600]) == 4
+    assert all(later - at >= 3600 for at, later in itertools.pairwise(attempts[4:]))
+
+
+def test_an_attempt_is_remembered_before_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # there is no certbot here, as in a container that is killed while it works
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        acme.turn(SETTINGS, tmp_path, acme.State())
+    state = acme.remembered(tmp_path)
+    assert state.failures == 1
+    assert acme.turn(SETTINGS, tmp_path, state) == state
+    # who changed something need not wait
+    with pytest.raises(FileNotFoundError):
+        acme.turn(replace(SETTINGS, email="other@example.org"), tmp_path, state)
+
+
+UNKNOWN_HOST = """\
+requests.exceptions.ConnectionError: HTTPSConnectionPool(host='a', port=14000): Max retries \
+exceeded with url: /dir (Caused by NameResolutionError('<urllib3>: Failed to resolve 'a' \
+([Errno -2] Name or service not known)'))"""
+UNKNOWN_AUTHORITY = """\
+requests.exceptions.SSLError: HTTPSConnectionPool(host='a', port=14000): Max retries exceeded with \
+url: /dir (Caused by SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]')))"""
+UNKNOWN_ADDRESS = """\
+Unable to register an account with ACME server. The ACME server believes nomail is an invalid \
+email address. Please ensure it is a valid email and attempt registration again.
+"""
+POLICY = 'Order included an identifier for which issuance is forbidden by policy: "blocked.example"'
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        (REFUSED, "it could not check nowhere.example (connection: "),
+        (FAILED.format("ValueError: Requesting a.example/dir: Connection refused"), "(Connection"),
+        (FAILED.format(UNKNOWN_HOST), "it cannot be reached (Failed to resolve)"),
+        (FAILED.format(UNKNOWN_AUTHORITY), "gateway_acme_ca names its authority"),
+        (UNKNOWN_ADDRESS, "it does not take gateway_acme_email"),
+        (FAILED.format("acme.errors.ClientError: <Response [404]>"), "no ACME directory"),
+        (
+            FAILED.format("Account https://a.example/my-account/6b23434d8b7ab197 not found."),
+            "the next attempt registers another",
+        ),
+        (FAILED.format(POLICY), f"it says: {POLICY}"),
+        ("", "it says: nothing"),
+    ],
+)
+def test_a_failure_is_told_in_one_sentence(output: str, told: str) -> None:
+    said = acme.reason(output)
+    assert told in said
+    assert "\n" not in said
+    assert "Ask for help" not in said
+    assert "YpQVbg7UoNsAhN8c" not in said
+
+
+def test_what_is_asked_for_has_each_name_and_its_key(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    asked = x509.load_pem_x509_csr(acme.asked_for(replace(SETTINGS, names=["Lab.Example"]), key))
+    names = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["lab.example"]
+    assert asked.public_key() == key.public_key()
+    assert acme.held(tmp_path) is None
+    found = signed(["lab.example"], timedelta(), timedelta(days=1))
+    acme.keep(tmp_path / "served.pem", found.public_bytes(serialization.Encoding.PEM), 0o640)
+    assert acme.held(tmp_path) == found
+    assert (tmp_path / "served.pem").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    ("directory", "names", "said"),
+    [
+        (SERVER, ["lab.example"], ""),
+        ("", ["localhost", "10.0.0.1"], ""),
+        (SERVER, ["lab.example", "localhost"], "a certificate for localhost: give names"),
+        (SERVER, ["lab.example", "10.0.0.1", "::1"], "a certificate for 10.0.0.1, ::1: give names"),
+        ("http://acme.example/dir", ["lab.example"], "is no address of an ACME directory such as"),
+        ("letsencrypt", ["lab.example"], "is no address of an ACME directory such as"),
+    ],
+)
+def test_what_no_acme_server_could_give_is_refused(
+    directory: str, names: list[str], said: str
+) -> None:
+    found = list(gateway.acme_faults(directory, names)) if directory else []
+    assert len(found) == bool(said)
+    assert all(said in sentence for sentence in found)
