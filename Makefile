@@ -179,6 +179,10 @@ pipeline-local: .venv/pipeline ## the pipeline without Docker and servers: local
 test: root test-quick ## every test that a machine with Docker can run, fastest tier first
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run infra minio molecule
 
+.PHONY: test-full
+test-full: test ## as test, and all components on a host over SSH: minutes longer
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run full
+
 .PHONY: test-quick
 test-quick: .venv/dev ## the tiers that need no Docker: contracts, unit, lint, pipeline
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run contracts unit lint pipeline
