@@ -15,6 +15,8 @@ MEMORY = re.compile(r"([1-9][0-9]*)([kmg])\Z")
 KIB = {"k": 1, "m": 1 << 10, "g": 1 << 20}
 # MiB: below it the server starts and cannot work
 LEAST_MEMORY = 256
+# MySQL itself has 300 before its buffers hold anything
+LEAST_MEMORY_OF_IMAGE = 768
 MOST_CONNECTIONS = 1000
 
 
@@ -32,7 +34,8 @@ def faults(
     root_password: str = "",
 ) -> list[str]:
     """Say what is wrong with the databases and the size, in sentences that never hold a secret."""
-    found = [*size_faults(memory, connections), *database_faults(databases)]
+    least = LEAST_MEMORY_OF_IMAGE if image else LEAST_MEMORY
+    found = [*size_faults(memory, connections, least), *database_faults(databases)]
     if image and len(root_password) < LEAST:
         found.append(
             f"mysql_root_password has {len(root_password)} characters and mysql_image needs one of "
@@ -41,10 +44,10 @@ def faults(
     return found
 
 
-def size_faults(memory: str, connections: int) -> Iterator[str]:
-    """Say which sizes the server would not work with."""
-    if megabytes(memory) < LEAST_MEMORY:
-        yield f"mysql_memory is {memory!r}: give {LEAST_MEMORY}m or more, such as 512m or 2g"
+def size_faults(memory: str, connections: int, least: int) -> Iterator[str]:
+    """Say which sizes the server would not work with, below `least` MiB of memory."""
+    if megabytes(memory) < least:
+        yield f"mysql_memory is {memory!r}: give {least}m or more, such as {least * 2}m or 2g"
     if not 1 <= connections <= MOST_CONNECTIONS:
         yield f"mysql_connections is {connections}: give 1 to {MOST_CONNECTIONS}"
 

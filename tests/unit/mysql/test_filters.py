@@ -45,6 +45,13 @@ def test_sizes_that_no_server_works_with_are_refused(
     assert said in "; ".join(mysql.faults([ONE], memory, connections))
 
 
+def test_an_image_of_mysql_is_given_the_memory_that_it_needs() -> None:
+    image = ("mysql:8.4", "a-long-password")
+    assert mysql.faults([ONE], "768m", 100, *image) == []
+    (said,) = mysql.faults([ONE], "512m", 100, *image)
+    assert "mysql_memory is '512m': give 768m or more" in said
+
+
 def test_an_image_of_mysql_needs_a_password_of_root() -> None:
     assert "mysql_root_password" in "; ".join(mysql.faults([ONE], "1g", 10, "mysql:8.4.0", ""))
     assert mysql.faults([ONE], "1g", 10, "mysql:8.4.0", "p" * 12) == []
