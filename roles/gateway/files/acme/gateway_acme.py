@@ -256,7 +256,8 @@ def turn(settings: Settings, place: Path, state: State) -> State:
         return state
     accounts = place / "accounts"
     own = accounts / settings.source()
-    own.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for directory in (accounts, own):
+        directory.mkdir(exist_ok=True, mode=0o700)
     names = ", ".join(settings.names)
     failures = state.failures + 1
     again = now + timedelta(seconds=wait_after(failures))
