@@ -24,7 +24,9 @@ PATIENCE = 60_000.0  # milliseconds
 def browser_at(address: str, viewport: ViewportSize) -> Iterator[Page]:
     """Open a browser for an address; whether it trusts the certificate is asked elsewhere."""
     with sync_playwright() as programs:
-        browser = programs.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        # Chromium ends requests over HTTP/2 where a container that starts adds an interface
+        words = ["--no-sandbox", "--disable-http2"]
+        browser = programs.chromium.launch(executable_path=CHROMIUM, args=words)
         context = browser.new_context(base_url=address, ignore_https_errors=True, viewport=viewport)
         context.set_default_timeout(PATIENCE)
         expect.set_options(timeout=PATIENCE)
