@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 from tests.infra.conftest import ADMIN, GUEST, Stack, data, gated_stack
-from tests.infra.faults_support import LABEL, docker
-from tests.infra.test_gateway import as_admin, ask, connected, secret, session
+from tests.infra.faults_support import LABEL, docker, lives_of, wait_for
+from tests.infra.test_gateway import CLIENTS, as_admin, ask, client, connected, secret, session
 from tests.infra.test_pages import CHROMIUM, DESK, browser_at, shot
 
 NAME, PORT = "mlops-full", 9843
@@ -244,3 +245,46 @@ def test_what_lets_the_gateway_in_is_seen_by_the_two_alone(full: Stack) -> None:
         status, _, text = ask(full, path, Authorization=as_admin(full))
         assert status == 200
         assert secret(full, name) not in text
+
+
+def rounds(directory: Path) -> int:
+    """How often a client went round."""
+    path = directory / "rounds"
+    return int(path.read_text() or 0) if path.exists() else 0
+
+
+def well(full: Stack) -> bool:
+    """Tell whether every container that stays is healthy."""
+    form = ("ps", "--filter", f"label={LABEL}={full.name}", "--format", "{{.Status}}")
+    return all("(healthy)" in line for line in docker(*form).splitlines())
+
+
+def test_each_container_is_restarted_in_turn_and_no_client_loses_a_request(
+    full: Stack, tmp_path: Path
+) -> None:
+    environment = tmp_path / "env"
+    full.play("playbooks/env.yml", ansible_become=False, dvc_runner_env_file=str(environment))
+    ended: list[tuple[int, str]] = []
+
+    def work() -> None:
+        words = (str(tmp_path), "dvc-storage")
+        ended.append(client(environment, CLIENTS / "steady.py", *words))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        wait_for(lambda: rounds(tmp_path) > 3 or ended, "the first rounds")
+        # those of Airflow have a test of their own
+        others = [one for one in sorted(lives_of(full.name)) if "-airflow" not in one]
+        for container in others:
+            docker("restart", container)
+            wait_for(lambda: well(full), f"all to be healthy after a restart of {container}")
+            (tmp_path / "rounds").unlink(missing_ok=True)
+            wait_for(lambda: rounds(tmp_path) or ended, f"rounds after a restart of {container}")
+            assert not ended, (container, ended)
+    finally:
+        (tmp_path / "end").touch()
+        thread.join()
+    assert ended[0][0] == 0, ended[0][1]
+    code, _, text = full.verify()
+    assert code == 0, text
