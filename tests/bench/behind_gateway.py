@@ -59,16 +59,15 @@ def address_of(container: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def ways(name: str, inventory: Path, port: int) -> tuple[Way, Way]:
-    """Return the way to the server itself, in its own network, and that through the gateway."""
-    address = address_of(f"{name}-mlflow")
+def ways(name: str, inventory: Path, port: int, own: int) -> tuple[Way, Way]:
+    """Return the way to the server itself and that through the gateway, each published."""
     secrets = inventory / ".secrets" / name
     context = ssl.create_default_context(cafile=str(secrets / "ca.crt"))
     given = f"admin:{(secrets / 'admin_password').read_text().strip()}"
     coded = base64.b64encode(given.encode()).decode()
     return (
         Way(
-            lambda: http.client.HTTPConnection(address, 5000, timeout=600),
+            lambda: http.client.HTTPConnection("localhost", own, timeout=600),
             "",
             {"Host": "mlflow:5000"},
         ),
@@ -129,14 +128,16 @@ def transfer(way: Way) -> tuple[float, float]:
     return sent - began, time.perf_counter() - sent
 
 
-def measured(name: str, inventory: Path, port: int, requests: int = 400) -> dict[str, float]:
-    """Measure both ways in turn.
+def measured(
+    name: str, inventory: Path, port: int, own: int, requests: int = 400
+) -> dict[str, float]:
+    """Measure both ways in turn, the gateway's port and MLflow's own.
 
     Returns:
         milliseconds (`direct_ms`, `gated_ms`), reads a second (`direct_rate`, `gated_rate`), and
         seconds of a GiB up and down (`direct_up`, ...), each the better of two.
     """
-    direct, gated = ways(name, inventory, port)
+    direct, gated = ways(name, inventory, port, own)
     latencies(direct, gated, 50)
     found = dict(zip(("direct_ms", "gated_ms"), latencies(direct, gated, requests), strict=True))
     found["direct_rate"], found["gated_rate"] = (rate(way, 4, 5.0) for way in (direct, gated))
@@ -151,4 +152,4 @@ def measured(name: str, inventory: Path, port: int, requests: int = 400) -> dict
 if __name__ == "__main__":
     import sys
 
-    print(json.dumps(measured(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])), indent=1))
+    print(json.dumps(measured(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])), indent=1))
