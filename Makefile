@@ -176,7 +176,7 @@ pipeline-local: .venv/pipeline ## the pipeline without Docker and servers: local
 	  --param 'config.yaml:data_ingestion.fallback="synthetic"'
 
 .PHONY: test
-test: root test-quick ## every test that a machine with Docker can run, fastest tier first
+test: root test-quick ## the tests that a machine with Docker can run, fastest tier first
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run infra minio molecule
 
 .PHONY: test-full

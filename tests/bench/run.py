@@ -111,7 +111,7 @@ def playbook(*arguments: str) -> str:
 
 def use_inventory(directory: Path) -> None:
     """Write the inventory of the bench platform, which every playbook from now on is run with."""
-    variables = {"platform_name": NAME, **PORTS}
+    variables = {"platform_name": NAME, "platform_identity": NAME, **PORTS}
     if data := os.environ.get("DATA"):
         variables["dvc_runner_data"] = data
     new.write(directory / "inventory" / NAME, ROOT / "inventory/local", variables)
@@ -442,7 +442,8 @@ def snapshot(directory: Path, repeat: int) -> list[Row]:
 def beside(directory: Path, name: str, of: str, **own: str) -> Iterator[Path]:
     """Run one more platform, of the inventory `of`, which playbooks are run with meanwhile."""
     inventory = directory / "inventory" / name
-    new.write(inventory, ROOT / "inventory" / of, {"platform_name": name, **own})
+    known = {"platform_name": name, "platform_identity": name}
+    new.write(inventory, ROOT / "inventory" / of, {**known, **own})
     core, os.environ["ANSIBLE_INVENTORY"] = os.environ["ANSIBLE_INVENTORY"], str(inventory)
     try:
         playbook(*WITHOUT_PIPELINE)

@@ -211,7 +211,8 @@ class Platform:
     runs: list[Running] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        new.write(self.inventory, self.checkout / "inventory/local", self.variables)
+        known = {"platform_identity": self.name, **self.variables}
+        new.write(self.inventory, self.checkout / "inventory/local", known)
 
     @property
     def inventory(self) -> Path:

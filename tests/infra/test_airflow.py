@@ -456,6 +456,7 @@ def test_a_rotation_refuses_old_passwords_and_keeps_runs_and_what_was_encrypted(
         ({"airflow_admin_password": "short"}, "airflow_admin_password is shorter than 16"),
         ({"airflow_fernet_key": "x" * 44}, "airflow_fernet_key is none: give 32 bytes in base64"),
         ({"airflow_proxy_token": "short"}, "airflow_proxy_token is shorter than 16 characters"),
+        ({"airflow_proxy_roles": {"admin": ["Op"]}}, "airflow_proxy_roles gives a group several"),
         ({"airflow_dags_folder": "dags"}, "name a folder of the host by its absolute path"),
         ({"airflow_database_host": ""}, "airflow_database_host is empty: put a host in the group"),
         ({"airflow_dags": {"x": {"project": "y"}}}, "there is no such project (there are small)"),

@@ -268,7 +268,9 @@ def test_each_container_is_restarted_in_turn_and_no_client_loses_a_request(
 
     def work() -> None:
         words = (str(tmp_path), "dvc-storage")
-        ended.append(client(environment, CLIENTS / "steady.py", *words))
+        # what boto3 waits by itself is less than some servers take to start
+        patient = "export AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=10"
+        ended.append(client(environment, CLIENTS / "steady.py", *words, first=patient))
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -18,7 +18,8 @@ NAMES = ("mlops-side", "mlops-side-2")  # the one's name begins the other's
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Stack]]:
     """Two platforms as they are shipped."""
     first = stack(NAMES[0], 9240, tmp_path_factory.mktemp("one"))
-    second = stack(NAMES[1], 9250, tmp_path_factory.mktemp("other"))
+    # with an identity that is generated, as users have it
+    second = stack(NAMES[1], 9250, tmp_path_factory.mktemp("other"), platform_identity="")
     pair = (first, second)
     try:
         for one in pair:
@@ -89,11 +90,15 @@ def test_another_inventory_of_the_same_name_does_not_give_a_running_platform_its
     second = pair[1]
     second.play("site.yml", *WITHOUT_PIPELINE)
     before = lives_of(second.name)
-    clone = stack(second.name, 9250, tmp_path)
-    said = " ".join(clone.attempt("site.yml", *WITHOUT_PIPELINE).split())
-    assert f"platform {second.name} were made from another inventory" in said
-    assert "failed=1" in said
-    assert lives_of(second.name) == before
+    clone = stack(second.name, 9250, tmp_path, platform_identity="")
+    for playbook in ("site.yml", "playbooks/destroy.yml", "playbooks/prune.yml"):
+        said = clone.attempt(
+            playbook, platform_destroy_confirmed=True, platform_prune_confirmed=True
+        )
+        said = " ".join(said.split())
+        assert f"platform {second.name} were made from another inventory" in said
+        assert "failed=1" in said
+        assert lives_of(second.name) == before
 
     shutil.rmtree(secrets_of(clone))
     shutil.copytree(secrets_of(second), secrets_of(clone))

@@ -103,9 +103,23 @@ def grants(databases: Sequence[str]) -> dict[str, str]:
     return {f"{name}.*": "ALL" for name in databases}
 
 
+def told(failed: Mapping[str, Any], databases: Sequence[Mapping[str, Any]]) -> str:
+    """Return what a task that failed said, or each part of its loop, without a password."""
+    parts = [each for each in failed.get("results") or [failed] if each.get("failed")]
+    text = "; ".join(dict.fromkeys(str(each.get("msg")) for each in parts))
+    for password in {str(each["password"]) for each in databases} - {""}:
+        text = text.replace(password, "***")
+    return text
+
+
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"mysql_faults": faults, "mysql_grants": grants, "mysql_settings": settings}
+        return {
+            "mysql_faults": faults,
+            "mysql_grants": grants,
+            "mysql_settings": settings,
+            "mysql_told": told,
+        }

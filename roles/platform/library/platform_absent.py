@@ -17,6 +17,12 @@ options:
       is empty.
     type: path
     required: true
+  identity:
+    description: >-
+      The label C(mlops.identity) of containers that were made from this inventory. Where one has
+      another, nothing is removed.
+    type: str
+    required: true
   keep_data: {description: Keep the volumes., type: bool, default: false}
   volumes_but:
     description: >-
@@ -45,6 +51,12 @@ def labelled(name: str, keep_data: bool) -> dict[str, list[str]]:
     return {kind: names for kind, names in found.items() if names}
 
 
+def made_elsewhere(name: str, identity: str) -> list[str]:
+    """List the identities of other inventories that containers of the platform are marked with."""
+    words = ("--filter", f"label=mlops.platform={name}", "--format", '{{.Label "mlops.identity"}}')
+    return sorted({*docker("ps", "--all", *words)} - {identity, ""})
+
+
 def is_project(directory: Path, name: str) -> bool:
     """Tell whether a directory is this platform's project."""
     if not directory.is_dir():
@@ -70,6 +82,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "directory": {"type": "path", "required": True},
+            "identity": {"type": "str", "required": True},
             "keep_data": {"type": "bool", "default": False},
             "volumes_but": {"type": "list", "elements": "str"},
         },
@@ -78,7 +91,14 @@ def main() -> None:
     name, directory = module.params["name"], Path(module.params["directory"])
     kept = module.params["volumes_but"]
     try:
-        found = labelled(name, module.params["keep_data"]) if engine_answers() else {}
+        answers, identity = engine_answers(), module.params["identity"]
+        if others := made_elsewhere(name, identity) if answers else []:
+            module.fail_json(
+                msg=f"The containers of platform {name} were made from another inventory "
+                f"(mlops.identity is {', '.join(others)}, this one is {identity}), so nothing was "
+                f"removed: do it from there, or set platform_identity: {others[0]}."
+            )
+        found = labelled(name, module.params["keep_data"]) if answers else {}
         if kept is not None:
             rest = [each for each in found.get("volume", []) if each not in kept]
             # a container that is not declared any more has it until the platform is converged

@@ -100,7 +100,10 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible ships no types
         try:
             return [secret(Path(start + name), length, characters) for name in terms]
         except OSError as error:
-            raise AnsibleLookupError(
-                f"{error.filename}: {error.strerror}. Secrets belong to the user who runs Ansible: "
+            way_out = (
+                f"Let {directory.parent} be written to, or set platform_identity."
+                if self.get_option("kept")
+                else "Secrets belong to the user who runs Ansible: "
                 f"`sudo chown -R $(id -un) {directory}` where another user made them."
-            ) from error
+            )
+            raise AnsibleLookupError(f"{error.filename}: {error.strerror}. {way_out}") from error

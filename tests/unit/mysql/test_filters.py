@@ -65,3 +65,10 @@ def test_text_is_compared_as_it_is_and_the_buffer_leaves_room_for_clients() -> N
 
 def test_an_owner_is_given_everything_in_its_own_databases_and_nothing_else() -> None:
     assert mysql.grants(["mlflow", "models"]) == {"mlflow.*": "ALL", "models.*": "ALL"}
+
+
+def test_why_an_owner_could_not_be_made_is_told_without_its_password() -> None:
+    failed = {"failed": True, "msg": f"near '{ONE['password']}'"}
+    result = {"msg": "One or more items failed", "results": [{"failed": False}, failed, failed]}
+    assert mysql.told(result, [ONE]) == "near '***'"
+    assert mysql.told({"failed": True, "msg": "no server"}, [ONE]) == "no server"
