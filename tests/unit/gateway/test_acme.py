@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -106,6 +107,82 @@ def test_an_attempt_is_remembered_before_it_ends(
     # who changed something need not wait
     with pytest.raises(FileNotFoundError):
         acme.turn(replace(SETTINGS, email="other@example.org"), tmp_path, state)
+
+
+@pytest.mark.parametrize(
+    ("names", "age"),
+    [([*SETTINGS.names, "more.example"], 0), (SETTINGS.names, 89)],
+    ids=["a server that adds a name", "a clock that is ahead"],
+)
+def test_what_is_due_again_when_it_comes_is_served_and_waited_for_like_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], age: int
+) -> None:
+    orders = []
+
+    def given(*_: object) -> bytes:
+        orders.append(1)
+        came = signed(names, timedelta(days=age), timedelta(days=90))
+        return came.public_bytes(serialization.Encoding.PEM)
+
+    monkeypatch.setattr(acme, "got", given)
+    state = acme.State()
+    for _ in range(5):
+        state = acme.turn(SETTINGS, tmp_path, state)
+    assert len(orders) == 1
+    assert acme.held(tmp_path) is not None
+    assert "due again at once: see the clock" in state.problem
+    for failures in (2, 3, 4):
+        state = acme.turn(SETTINGS, tmp_path, replace(state, tried_again=0.0))
+        assert state.failures == failures
+        wait = state.tried_again - datetime.now(UTC).timestamp()
+        assert wait == pytest.approx(acme.wait_after(failures), abs=30)
+
+
+@pytest.mark.parametrize(
+    ("change", "revokes"),
+    [
+        ({"generation": "2"}, True),
+        ({"directory": "https://acme-staging.example/dir"}, False),
+        ({"names": ["lab.example"]}, False),
+    ],
+    ids=["rotated", "another server", "other names"],
+)
+def test_rotation_revokes_the_certificate_before_once_another_is_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, object],
+    revokes: bool,
+) -> None:
+    def given(settings: Any, *_: object) -> bytes:  # noqa: ANN401 - a class loaded from a file
+        came = signed(settings.names, timedelta(), timedelta(days=90))
+        return bytes(came.public_bytes(serialization.Encoding.PEM))
+
+    ran: list[list[str]] = []
+
+    def refused(words: list[str], *_: object) -> None:
+        ran.append(words)
+        raise acme.RefusedError("it says: no")
+
+    monkeypatch.setattr(acme, "is_shown", lambda *_: True)
+    monkeypatch.setattr(acme, "got", given)
+    monkeypatch.setattr(acme, "certbot", refused)
+    acme.pass_by(SETTINGS, tmp_path)
+    assert ran == []
+    monkeypatch.setattr(acme, "got", down)
+    acme.pass_by(replace(SETTINGS, **change), tmp_path)
+    assert ran == []
+    monkeypatch.setattr(acme, "got", given)
+    # who waits no longer, for another setting was changed
+    acme.pass_by(replace(SETTINGS, **change, email="other@example.org"), tmp_path)
+    assert [words[1] for words in ran] == ["revoke"] * revokes
+    assert ("The one before is good until" in capsys.readouterr().out) is revokes
+    assert acme.remembered(tmp_path).problem == ""
+
+
+def down(*_: object) -> bytes:
+    """Get nothing, as from a server that does not answer."""
+    raise acme.RefusedError("it cannot be reached")
 
 
 UNKNOWN_HOST = """\

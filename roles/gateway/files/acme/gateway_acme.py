@@ -36,6 +36,7 @@ KNOWN_WITHIN = 30.0  # seconds
 PORT = 8080  # where the gateway sends the server's challenge
 TICK = 5.0  # seconds between two looks at the clock
 PATIENCE = 600.0  # seconds that one attempt may take
+REVOKED_WITHIN = 60.0  # seconds
 SHOWN_WITHIN = 30.0  # seconds in which the gateway shows a new one
 # seconds after the first failure, the second ...; the best known server allows 5 in an hour
 BACK_OFF = (60, 300, 900, 3600)
@@ -92,8 +93,8 @@ class Settings:
     authority: str = field(default="", repr=False)
 
     def source(self) -> str:
-        """Return what another server or another generation changes."""
-        return digest(self.directory, self.generation)
+        """Return what another server or another generation changes, a word of it each."""
+        return f"{digest(self.directory)}-{digest(self.generation)}"
 
     def all(self) -> str:
         """Return what any other setting changes."""
@@ -112,7 +113,11 @@ class State:
 
 
 class RefusedError(Exception):
-    """There is no certificate; the sentence says why and what to do."""
+    """The server does not do it; the sentence says why and what to do."""
+
+
+class ForgottenError(RefusedError):
+    """It does not know the account."""
 
 
 def digest(*words: str) -> str:
@@ -184,6 +189,31 @@ def command(settings: Settings, accounts: Path, here: Path) -> list[str]:
     ]
 
 
+def certbot(words: list[str], settings: Settings, patience: float) -> None:
+    """Run it for so many seconds at most.
+
+    Raises:
+        RefusedError: it fails; a ForgottenError where the server does not know the account.
+    """
+    trusted = {"REQUESTS_CA_BUNDLE": str(AUTHORITY)} if settings.authority else {}
+    try:
+        done = subprocess.run(  # noqa: S603 - words of our own
+            words,
+            env={**os.environ, **trusted},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=patience,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RefusedError(f"it came to no end within {patience:.0f} seconds") from None
+    if done.returncode:
+        kind = ForgottenError if FORGOTTEN.search(done.stdout) else RefusedError
+        raise kind(reason(done.stdout))
+
+
 def got(settings: Settings, accounts: Path) -> bytes:
     """Return a new key with its certificate and those between it and the authority, as PEM.
 
@@ -191,27 +221,14 @@ def got(settings: Settings, accounts: Path) -> bytes:
         RefusedError: the server gives none, or cannot be asked.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    trusted = {"REQUESTS_CA_BUNDLE": str(AUTHORITY)} if settings.authority else {}
     with tempfile.TemporaryDirectory() as directory:
         here = Path(directory)
         (here / "csr.pem").write_bytes(asked_for(settings, key))
         try:
-            done = subprocess.run(  # noqa: S603 - words of our own
-                command(settings, accounts, here),
-                env={**os.environ, **trusted},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=PATIENCE,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise RefusedError(f"it came to no end within {PATIENCE:.0f} seconds") from None
-        if done.returncode:
-            if FORGOTTEN.search(done.stdout):
-                shutil.rmtree(accounts)
-            raise RefusedError(reason(done.stdout))
+            certbot(command(settings, accounts, here), settings, PATIENCE)
+        except ForgottenError:
+            shutil.rmtree(accounts)
+            raise
         private = key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -277,7 +294,39 @@ def turn(settings: Settings, place: Path, state: State) -> State:
     for other in accounts.iterdir():
         if other != own:
             shutil.rmtree(other)
-    return State(asked=state.asked, source=settings.source())
+    good = State(asked=state.asked, source=settings.source())
+    came = held(place)
+    if not is_due(came, settings, good, datetime.now(UTC)):
+        return good
+    # or there would be an order at each look
+    ends = f", which ends on {came.not_valid_after_utc:%Y-%m-%d %H:%M} UTC," if came else ""
+    problem = (
+        f"{settings.directory} gives for {names} what is due again at once: see the clock of this "
+        f"host, and whether it gives these names and no other. The gateway shows that one{ends} "
+        f"and the next attempt is at {again:%Y-%m-%d %H:%M} UTC."
+    )
+    return replace(state, source=good.source, problem=problem)
+
+
+def revoked(settings: Settings, former: bytes) -> str:
+    """Have a certificate, given with its key as PEM, revoked; why it could not, else empty."""
+    key, begins, chain = former.partition(b"-----BEGIN CERTIFICATE-----")
+    with tempfile.TemporaryDirectory() as directory:
+        here = Path(directory)
+        (here / "key.pem").write_bytes(key)
+        (here / "cert.pem").write_bytes(begins + chain)
+        words = [
+            *("certbot", "revoke", "--non-interactive", "--no-delete-after-revoke"),
+            # whoever rotates takes the key for known
+            *("--reason=keycompromise", f"--server={settings.directory}"),
+            *(f"--{what}-path={here / what}.pem" for what in ("cert", "key")),
+            *(f"--{what}-dir={here / what}" for what in ("work", "logs", "config")),
+        ]
+        try:
+            certbot(words, settings, REVOKED_WITHIN)
+        except RefusedError as error:
+            return str(error)
+    return ""
 
 
 def is_shown(name: str, found: x509.Certificate) -> bool:
@@ -306,6 +355,7 @@ def say(text: str) -> None:
 def pass_by(settings: Settings, place: Path) -> None:
     """Do what is due, and tell what came of it."""
     before, old = remembered(place), held(place)
+    former = (place / "served.pem").read_bytes() if old else b""
     state = turn(settings, place, before)
     if state != before:
         save(place, state)
@@ -318,6 +368,13 @@ def pass_by(settings: Settings, place: Path) -> None:
         until = time.monotonic() + SHOWN_WITHIN
         while not is_shown(settings.names[0], found) and time.monotonic() < until:
             time.sleep(0.5)
+    # of the same server, so secrets were rotated
+    same = before.source.partition("-")[0] == state.source.partition("-")[0]
+    still = old is not None and old.not_valid_after_utc > datetime.now(UTC)
+    if old and still and same and before.source != state.source:
+        why = revoked(settings, former)
+        ends = f"{old.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        say(f"The one before is good until {ends}: {why}." if why else "The one before is revoked.")
 
 
 def main() -> None:
