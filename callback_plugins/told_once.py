@@ -78,10 +78,15 @@ def is_rescued(task: Any) -> bool:  # noqa: ANN401 - Ansible ships no types
 
 
 def folded(text: str, width: int) -> str:
-    """Fold each line at a width, between words only: a path or an address stays whole."""
+    """Fold each line at a width, between words only: a path or an address stays whole.
+
+    So does a line indented by four, which is to be copied.
+    """
     indent = " " * MARGIN
     return "\n".join(
-        textwrap.fill(
+        f"{indent}{line}"
+        if line.startswith("    ")
+        else textwrap.fill(
             line,
             width,
             initial_indent=indent,

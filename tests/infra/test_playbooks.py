@@ -9,7 +9,10 @@ import pytest
 from tests.infra.conftest import ROOT, Stack
 from tests.infra.faults_support import docker
 
-PLAYBOOKS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("playbooks/*.yml"))
+# what the timer is on is the machine itself: test_timer.py
+PLAYBOOKS = sorted(
+    str(path.relative_to(ROOT)) for path in ROOT.glob("playbooks/*.yml") if path.stem != "timer"
+)
 # what is run alone elsewhere, for it removes what it is about
 REMOVES = {"playbooks/destroy.yml", "playbooks/prune.yml"}
 # each is a process of its own, and a run with nothing to change takes as long as they are many
