@@ -180,8 +180,8 @@ test: root test-quick ## the tests that a machine with Docker can run, fastest t
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run infra minio molecule
 
 .PHONY: test-full
-test-full: test ## as test, and all components on a host over SSH: minutes longer
-	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run full
+test-full: test ## as test, and the largest systems on a host over SSH: minutes longer
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/run systems
 
 .PHONY: test-quick
 test-quick: .venv/dev ## the tiers that need no Docker: contracts, unit, lint, pipeline
