@@ -180,6 +180,24 @@ def test_rotation_revokes_the_certificate_before_once_another_is_there(
     assert acme.remembered(tmp_path).problem == ""
 
 
+def test_a_renewal_that_is_good_leaves_no_failure_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ages = iter([61, 0])
+
+    def given(*_: object) -> bytes:
+        came = signed(SETTINGS.names, timedelta(days=next(ages)), timedelta(days=90))
+        return bytes(came.public_bytes(serialization.Encoding.PEM))
+
+    monkeypatch.setattr(acme, "is_shown", lambda *_: True)
+    monkeypatch.setattr(acme, "got", given)
+    before = acme.State(asked=SETTINGS.all(), source=SETTINGS.source())
+    acme.keep(tmp_path / "served.pem", given(), 0o640)
+    acme.save(tmp_path, before)
+    acme.pass_by(SETTINGS, tmp_path)
+    assert acme.remembered(tmp_path) == before
+
+
 def down(*_: object) -> bytes:
     """Get nothing, as from a server that does not answer."""
     raise acme.RefusedError("it cannot be reached")

@@ -357,7 +357,8 @@ def pass_by(settings: Settings, place: Path) -> None:
     before, old = remembered(place), held(place)
     former = (place / "served.pem").read_bytes() if old else b""
     state = turn(settings, place, before)
-    if state != before:
+    # an attempt has saved that it began
+    if state != remembered(place):
         save(place, state)
     if state.problem and state.problem != before.problem:
         say(state.problem)
