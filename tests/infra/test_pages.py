@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Error, Page, Response, ViewportSize, expect, sync_playwright
 from tests.infra.conftest import ROOT, Stack
 from tests.infra.faults_support import docker
 from tests.infra.test_gateway import CLIENTS, client, secret
@@ -30,8 +30,25 @@ def browser_at(address: str, viewport: ViewportSize) -> Iterator[Page]:
         context = browser.new_context(base_url=address, ignore_https_errors=True, viewport=viewport)
         context.set_default_timeout(PATIENCE)
         expect.set_options(timeout=PATIENCE)
-        yield context.new_page()
+        page = context.new_page()
+        page.goto = patient(page.goto)  # type: ignore[method-assign]
+        yield page
         browser.close()
+
+
+def patient(goto: Callable[..., Response | None]) -> Callable[..., Response | None]:
+    """Go to a page again where Chromium gave up for an interface that came or went meanwhile."""
+
+    def again(*words: str) -> Response | None:
+        for _ in range(9):
+            try:
+                return goto(*words)
+            except Error as error:
+                if "ERR_NETWORK_CHANGED" not in error.message:
+                    raise
+        return goto(*words)
+
+    return again
 
 
 @pytest.fixture(scope="module")
