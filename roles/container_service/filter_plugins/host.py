@@ -133,8 +133,8 @@ def other_inventory(host: Mapping[str, Any], platform: str, identity: str) -> li
     return [
         f"The containers of platform {platform} were made from another inventory ({IDENTITY} is "
         f"{other}, this one is {identity}), and would get the secrets of this one: use that "
-        f"inventory, or {ANOTHER}; to go on from here, copy its .secrets directory or set "
-        f"platform_identity: {other}."
+        f"inventory, or {ANOTHER}; to go on from here, put its .secrets directory in "
+        f"place of this one or set platform_identity: {other}."
         for other in sorted(made - {identity})
     ]
 

@@ -96,7 +96,8 @@ def main() -> None:
             module.fail_json(
                 msg=f"The containers of platform {name} were made from another inventory "
                 f"(mlops.identity is {', '.join(others)}, this one is {identity}), so nothing was "
-                f"removed: do it from there, or set platform_identity: {others[0]}."
+                "removed: do it from there, or put its .secrets directory in place of this one, or "
+                f"set platform_identity: {others[0]}."
             )
         found = labelled(name, module.params["keep_data"]) if answers else {}
         if kept is not None:
