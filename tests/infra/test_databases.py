@@ -23,7 +23,7 @@ NAME = "mlops-databases"
 PASSWORD = "p/a@s:s%w#o?r[d]&more"  # noqa: S105 - of a database that the test removes
 WIRING = """\
 ---
-{kind}_exec: "/opt/{{{{ platform_name }}}}/bin/{kind}"
+{kind}_exec: "/opt/{{{{ platform_name }}}}/bin/{program}"
 {kind}_databases:
   - {{name: "{{{{ mlflow_backend_database }}}}", owner: "{{{{ mlflow_backend_user }}}}",
       password: "{{{{ mlflow_backend_password }}}}"}}
@@ -59,6 +59,19 @@ with engine.begin() as connection:
 SHORT = {"platform_start_timeout": 5}
 
 
+def wire(platform: Platform, **programs: str) -> None:
+    """Have an inventory run MLflow and MinIO, and database servers by what administers each."""
+    hosts = platform.inventory / "hosts.yml"
+    inventory = yaml.safe_load(hosts.read_text())
+    groups = inventory["all"]["children"]
+    kept = {name: groups[name] for name in ("minio", "mlflow")}
+    inventory["all"]["children"] = {**kept, **dict.fromkeys(programs, groups["minio"])}
+    hosts.write_text(yaml.safe_dump(inventory))
+    for kind, program in programs.items():
+        path = platform.inventory / f"group_vars/all/{kind}.yml"
+        path.write_text(WIRING.format(kind=kind, program=program))
+
+
 @pytest.fixture(scope="module")
 def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform with MLflow on SQLite, and both database servers beside it."""
@@ -74,16 +87,7 @@ def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
             **free_ports(),
         },
     )
-    hosts = platform.inventory / "hosts.yml"
-    inventory = yaml.safe_load(hosts.read_text())
-    groups = inventory["all"]["children"]
-    kept = {name: groups[name] for name in ("minio", "mlflow")}
-    both = dict.fromkeys(("postgresql", "mysql"), groups["minio"])
-    inventory["all"]["children"] = {**kept, **both}
-    hosts.write_text(yaml.safe_dump(inventory))
-    for kind in both:
-        path = platform.inventory / f"group_vars/all/{kind}.yml"
-        path.write_text(WIRING.format(kind=kind))
+    wire(platform, postgresql="postgresql", mysql="mysql")
     small = Path(platform.variables["postgresql_data"])
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(small)], check=True)

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from tests.infra.faults_support import Platform, copy_project, docker, free_ports, image_of
-from tests.infra.test_databases import QUICK, WIRING, assert_recorded, client, record
+from tests.infra.test_databases import QUICK, assert_recorded, client, record, wire
 
 IMAGE = "mlops-test/mysql:sid"
 ROOT = "{{ lookup('platform_secret', 'mysql_root_password') }}"
@@ -36,14 +35,7 @@ def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         **free_ports(),
     }
     platform = Platform(copy_project(home / "project"), given)
-    hosts = platform.inventory / "hosts.yml"
-    inventory = yaml.safe_load(hosts.read_text())
-    groups = inventory["all"]["children"]
-    kept = {name: groups[name] for name in ("minio", "mlflow")}
-    inventory["all"]["children"] = {**kept, "mysql": groups["minio"]}
-    hosts.write_text(yaml.safe_dump(inventory))
-    wiring = WIRING.format(kind="mysql").replace("bin/mysql", "bin/mysql-admin")
-    (platform.inventory / "group_vars/all/mysql.yml").write_text(wiring)
+    wire(platform, mysql="mysql-admin")
     assert made_from_sid()
     try:
         platform.up(*QUICK)
