@@ -408,7 +408,7 @@ def test_a_broken_file_is_not_taken_and_another_certificate_is_got(
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"gateway_acme_email": "nobody"}, "it does not take gateway_acme_email"),
+        ({"gateway_acme_email": "no..body@example.org"}, "it does not take gateway_acme_email"),
         ({"gateway_names": ["nowhere.example"]}, "it could not check nowhere.example (connection"),
     ],
     ids=["address", "challenge"],

@@ -514,12 +514,14 @@ def test_a_run_renews_a_certificate_with_a_third_of_its_days_left_and_restarts_t
             {"gateway_tls": {"certificate": "x", "key": ""}},
             "gateway_tls has a certificate without its key: give both.",
         ),
+        ({"gateway_names": []}, "gateway_names is empty: give one entry or more, or leave it out."),
+        ({"gateway_http_port": ""}, "gateway_http_port is '': give a port of the host"),
         (
             {"gateway_names": ["lab.example"]},
             "",
         ),
     ],
-    ids=["no user", "no key", "another name"],
+    ids=["no user", "no key", "no name", "no port", "another name"],
 )
 def test_settings_that_cannot_work_are_refused_before_anything_is_touched(
     platform: Stack, given: dict[str, object], said: str

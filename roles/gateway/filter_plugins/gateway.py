@@ -20,24 +20,50 @@ UPSTREAM = re.compile(r"https?://[a-z0-9.-]+(:\d+)?\Z")
 # what NGINX takes between double quotes as it is
 AUTHORIZATION = re.compile(r"[A-Za-z0-9-]+ [A-Za-z0-9._~+/=-]+\Z")
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z")
+EMAIL = re.compile(r"[^@\s,?<>]+@[A-Za-z0-9.-]+\Z")
+URL = re.compile(r"https://[^/\s]+(/\S*)?\Z")
 TAKEN = ("/login/", "/logout/", "/state/")
 Settings = Sequence[Mapping[str, Any]]
 
 
-def faults(
-    users: Settings,
-    routes: Settings,
-    tls: Mapping[str, str],
-    names: Sequence[str],
-    acme: str = "",
-) -> list[str]:
-    """Say what is wrong, in sentences that never hold a secret."""
+def faults(given: Mapping[str, Any]) -> list[str]:
+    """Say what is wrong, in sentences that never hold a secret.
+
+    Args:
+        given: the role's variables by what follows gateway_ in their names.
+    """
+    acme = {key.removeprefix("acme_"): given[key] for key in given if key.startswith("acme_")}
     return [
-        *user_faults(users),
-        *route_faults(routes, users),
-        *tls_faults(tls, names, datetime.now(UTC)),
-        *(acme_faults(acme, names) if acme else ()),
+        *door_faults(given),
+        *user_faults(given["users"]),
+        *route_faults(given["routes"], given["users"]),
+        *tls_faults(given["tls"], given["names"], datetime.now(UTC)),
+        *(acme_faults(acme, given["names"]) if acme["directory"] else ()),
     ]
+
+
+def door_faults(given: Mapping[str, Any]) -> Iterator[str]:
+    """Say what keeps users from finding it, or from staying."""
+    for key in ("port", "http_port"):
+        if not given[key]:
+            yield (
+                f"gateway_{key} is {given[key]!r}: give a port of the host, 'port' or "
+                "'address:port'."
+            )
+    if not URL.match(given["url"]):
+        yield (
+            f"gateway_url is {given['url']!r}: give the address that browsers have for it, such "
+            "as https://lab.example.org."
+        )
+    if not given["platform"].strip():
+        yield "gateway_platform is empty: give the name that pages and sessions have."
+    if given["session_hours"] < 1:
+        yield f"gateway_session_hours is {given['session_hours']}: give 1 or more."
+    if given["s3_upstream"] and not UPSTREAM.match(given["s3_upstream"]):
+        yield (
+            f"gateway_s3_upstream is {given['s3_upstream']!r}: give an address such as "
+            "http://server:9000 without a path, or nothing for none."
+        )
 
 
 def twice(names: list[str]) -> list[str]:
@@ -106,6 +132,8 @@ def tls_faults(tls: Mapping[str, str], names: Sequence[str], now: datetime) -> I
     if wrong or not names:
         said = ", ".join(map(repr, wrong)) or "none"
         yield f"gateway_names: {said} is no name or address of a host."
+    if authority := tls.get("authority", ""):
+        yield from pem_faults("gateway_tls: authority", authority)
     if not tls.get("key", "").strip():
         yield "gateway_tls has a certificate without its key: give both."
         return
@@ -134,13 +162,43 @@ def tls_faults(tls: Mapping[str, str], names: Sequence[str], now: datetime) -> I
         )
 
 
-def acme_faults(directory: str, names: Sequence[str]) -> Iterator[str]:
-    """Say why an ACME server could not be asked, or would give no certificate."""
-    if not re.match(r"https://[^/\s]+/\S*\Z", directory):
+def pem_faults(variable: str, text: str) -> Iterator[str]:
+    """Say why nobody could trust anything by a text."""
+    try:
+        known = x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        # a path where the content belongs is the usual mistake; of a key no more than its label
+        first = text.strip().partition("\n")[0][:40]
         yield (
-            f"gateway_acme_directory: {directory!r} is no address of an ACME directory such as "
-            "https://acme-v02.api.letsencrypt.org/directory."
+            f"{variable} is no PEM of a certificate, it begins with {first!r}: give the content of "
+            "the file, as lookup('ansible.builtin.file', '/path') reads it."
         )
+        return
+    if all(each.not_valid_after_utc < datetime.now(UTC) for each in known):
+        ended = max(each.not_valid_after_utc for each in known)
+        yield f"{variable} ended on {ended:%Y-%m-%d}: give the certificate that follows it."
+
+
+def acme_faults(acme: Mapping[str, str], names: Sequence[str]) -> Iterator[str]:
+    """Say why an ACME server could not be asked, or would give no certificate.
+
+    Args:
+        acme: the role's variables by what follows gateway_acme_ in their names.
+        names: gateway_names.
+    """
+    if not URL.match(acme["directory"]):
+        yield (
+            f"gateway_acme_directory: {acme['directory']!r} is no address of an ACME directory "
+            "such as https://acme-v02.api.letsencrypt.org/directory."
+        )
+    if acme["email"] and not EMAIL.match(acme["email"]):
+        yield (
+            f"gateway_acme_email: {acme['email']!r} is no address such as ops@example.org: give "
+            "one, or nothing for none."
+        )
+    for key in ("ca", "authority"):
+        if acme[key]:
+            yield from pem_faults(f"gateway_acme_{key}", acme[key])
     never = [name for name in names if is_address(name) or name.lower() == "localhost"]
     if never:
         yield (

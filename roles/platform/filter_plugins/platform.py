@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,27 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # what text is not taken for as it is -> how it is written after -e, and what converts it
 EXAMPLES = {"int": "a whole number", "bool": "true or false", "list": "[...]", "dict": "{...}"}
 CONVERTED = {"int": int, "bool": boolean}
+KINDS: dict[str, type[Any]] = {"list": Sequence, "dict": Mapping}
+PORT = re.compile(r"(([0-9.]+|\[[0-9a-f:]+\]):)?(?P<port>[0-9]+)\Z")
+LAST_PORT = 65535
+MEMORY = re.compile(r"[1-9][0-9]*[kmg]\Z")
 
 
 @functools.cache
-def known_variables(roles: Path) -> dict[str, dict[str, str]]:
-    """Map each role to the variables that its argument_specs document, each with its type."""
-    found: dict[str, dict[str, str]] = {}
+def known_variables(roles: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Map each role to the variables that its argument_specs document, each with its options."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(roles.glob("*/meta/argument_specs.yml")):
         points = yaml.load(path.read_text(), Loader=LOADER)["argument_specs"].values()  # noqa: S506 - a safe loader
         found[path.parent.parent.name] = {
-            name: option.get("type", "str")
-            for point in points
-            for name, option in point.get("options", {}).items()
+            name: option for point in points for name, option in point.get("options", {}).items()
         }
     return found
 
 
-def variable_types(roles: Path) -> dict[str, str]:
-    """Map every variable of every role to its type."""
-    return {name: kind for role in known_variables(roles).values() for name, kind in role.items()}
+def options(roles: Path) -> dict[str, dict[str, Any]]:
+    """Map every variable of every role to its options."""
+    return {name: said for role in known_variables(roles).values() for name, said in role.items()}
 
 
 def unknown_variables(names: Iterable[str], roles: str) -> list[str]:
@@ -62,32 +65,59 @@ def unknown_variables(names: Iterable[str], roles: str) -> list[str]:
 
 
 def typed(names: Iterable[str], roles: str) -> list[str]:
-    """List the variables among `names` that a role wants as anything but text."""
-    types = variable_types(Path(roles))
-    return sorted(name for name in names if types.get(name) in EXAMPLES)
+    """List the variables among `names` that a role wants as anything but any text."""
+    known = options(Path(roles))
+    return sorted(
+        name
+        for name in names
+        if name in known and (known[name].get("type") in EXAMPLES or form(name))
+    )
+
+
+def form(name: str) -> tuple[Callable[[str], bool], str] | None:
+    """Return what tells whether a text can be what a variable's name says, and what to give."""
+    if name.endswith("_port"):
+        return is_port, f"a port of the host, 'port' or 'address:port', 1 to {LAST_PORT}"
+    if name.endswith("_memory"):
+        return lambda text: bool(MEMORY.match(text)), "a limit such as 512m or 2g"
+    return None
+
+
+def is_port(text: str) -> bool:
+    """Tell whether a text is where a port may be published; nothing publishes none."""
+    match = PORT.match(text)
+    return not text or bool(match and 0 < int(match["port"]) <= LAST_PORT)
 
 
 def wrong_values(values: Mapping[str, Any], roles: str) -> list[str]:
     """Say which values cannot be what their role wants, before any task meets them.
 
     After `-e name=` stands text: a number or a truth value is converted where it is used, and a
-    list or a mapping is not.
+    list or a mapping is not. A list that has entries by default means nothing without any.
 
     Args:
         values: variable -> value.
         roles: the directory of the roles.
     """
-    types = variable_types(Path(roles))
+    known = options(Path(roles))
     found = []
     for name, value in values.items():
-        kind = types[name]
+        kind = known[name].get("type", "str")
         if kind in CONVERTED and not converts(CONVERTED[kind], value):
             found.append(f"{name} is {value!r}: give {EXAMPLES[kind]}.")
-        elif kind not in CONVERTED and isinstance(value, str):
+        elif kind in KINDS and isinstance(value, str):
             found.append(
                 f"{name} is text, which -e {name}=... always gives: say "
                 f"""-e '{{"{name}": {EXAMPLES[kind]}}}', or set it in the inventory."""
             )
+        elif kind in KINDS and value is not None and not isinstance(value, KINDS[kind]):
+            found.append(f"{name} is no {kind}: give {EXAMPLES[kind]}.")
+        elif kind == "list" and known[name].get("default") and not value:
+            found.append(f"{name} is empty: give one entry or more, or leave it out.")
+        elif kind == "str" and (said := form(name)):
+            text = "" if value is None or value is False else str(value)
+            if not said[0](text):
+                found.append(f"{name} is {text!r}: give {said[1]}.")
     return found
 
 

@@ -28,6 +28,8 @@ description:
     C(ca.crt); the authority's key is C(ca.key) and never leaves this machine.
   - What is missing is made. A certificate is made anew when a third of its time is left, or when
     it is not for the given names. Remove the authority's files, and the next run makes another.
+  - Each is empty, and nothing is made, where C(__platform_secrets_unmade) says that a run may still
+    be refused.
 options:
   _terms:
     description: What the files are called.
@@ -204,17 +206,25 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible ships no types
         self, terms: Sequence[str], variables: Mapping[str, Any] | None = None, **kwargs: object
     ) -> list[dict[str, str]]:
         """Return each named certificate."""
-        self.set_options(var_options=variables, direct=kwargs)
         said = variables or {}
+        if said.get("__platform_secrets_unmade"):
+            return [dict.fromkeys(("certificate", "key", "authority"), "") for _ in terms]
+        self.set_options(var_options=variables, direct=kwargs)
         where, platform = (
             str(self._templar.template(said.get(name, "")))
             for name in ("platform_secrets_directory", "platform_name")
         )
         names = [str(name) for name in self.get_option("names")]
+        if wrong := [name for name in names if not name or not name.isascii()]:
+            raise AnsibleLookupError(
+                f"The certificate {' and '.join(terms)} cannot be for {', '.join(map(repr, wrong))}"
+                ": give a name of letters, digits, hyphens and dots, one with others as DNS has it "
+                "(xn--...)."
+            )
         try:
             return [server(Path(where), term, names, platform) for term in terms]
         except (OSError, ValueError) as error:
             raise AnsibleLookupError(
                 f"A certificate in {where} cannot be read or made ({error}): files there belong to "
                 "the user who runs Ansible; remove one that is broken, and the next run makes it."
-            ) from error
+            ) from None  # Ansible would tell the cause once more

@@ -20,6 +20,8 @@ short_description: A generated secret of this platform
 description:
   - Returns the content of the secret's file in C(platform_secrets_directory), which is made with a
     random value, mode 0600, where it is missing. Remove the file, and the next run makes another.
+  - It is empty, and none is made, where C(__platform_secrets_unmade) says that a run may still be
+    refused.
   - The file belongs to the user who runs Ansible, whoever the host's tasks run as.
 options:
   _terms:
@@ -87,6 +89,8 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible ships no types
         self, terms: Sequence[str], variables: Mapping[str, Any] | None = None, **kwargs: object
     ) -> list[str]:
         """Return each named secret."""
+        if (variables or {}).get("__platform_secrets_unmade"):
+            return ["" for _ in terms]
         self.set_options(var_options=variables, direct=kwargs)
         length, characters = self.get_option("length"), self.get_option("characters")
         place = (variables or {}).get("platform_secrets_directory")
@@ -106,4 +110,5 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible ships no types
                 else "Secrets belong to the user who runs Ansible: "
                 f"`sudo chown -R $(id -un) {directory}` where another user made them."
             )
-            raise AnsibleLookupError(f"{error.filename}: {error.strerror}. {way_out}") from error
+            # Ansible would tell the cause once more
+            raise AnsibleLookupError(f"{error.filename}: {error.strerror}. {way_out}") from None

@@ -269,6 +269,7 @@ def test_what_is_asked_for_has_each_name_and_its_key(tmp_path: Path) -> None:
 def test_what_no_acme_server_could_give_is_refused(
     directory: str, names: list[str], said: str
 ) -> None:
-    found = list(gateway.acme_faults(directory, names)) if directory else []
+    given = {"directory": directory, "email": "", "ca": "", "authority": ""}
+    found = list(gateway.acme_faults(given, names)) if directory else []
     assert len(found) == bool(said)
     assert all(said in sentence for sentence in found)

@@ -27,11 +27,27 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return dict(made)
 
 
+GIVEN = {
+    "platform": "lab",
+    "url": "https://lab.example:9743",
+    "port": "127.0.0.1:9743",
+    "http_port": "80",
+    "names": ["lab.example"],
+    "users": [USER],
+    "routes": [ROUTE],
+    "s3_upstream": "http://minio:9000",
+    "session_hours": 12,
+    "acme_directory": "",
+    "acme_email": "",
+    "acme_ca": "",
+    "acme_authority": "",
+}
+ACME = {"acme_directory": "https://acme.example/directory"}
+
+
 def faults(tls: dict[str, str], **changed: Any) -> list[str]:  # noqa: ANN401 - of any option
     """What is said of settings that are right but for what is changed."""
-    given = {"users": [USER], "routes": [ROUTE], "tls": tls, "names": ["lab.example"]}
-    given |= changed
-    return list(gateway.faults(*given.values()))
+    return list(gateway.faults({**GIVEN, "tls": tls, **changed}))
 
 
 def test_what_the_inventory_ships_with_is_taken(tls: dict[str, str]) -> None:
@@ -60,6 +76,18 @@ def test_what_the_inventory_ships_with_is_taken(tls: dict[str, str]) -> None:
         ({"names": ["other.example"]}, "not for other.example"),
         ({"names": []}, "gateway_names"),
         ({"names": ["lab.example", "a b"]}, "'a b' is no name"),
+        ({"port": ""}, "gateway_port is '': give a port"),
+        ({"http_port": ""}, "gateway_http_port is '': give a port"),
+        ({"url": ""}, "gateway_url is ''"),
+        ({"url": "http://lab.example"}, "gateway_url is 'http://lab.example'"),
+        ({"platform": " "}, "gateway_platform is empty"),
+        ({"session_hours": 0}, "gateway_session_hours is 0"),
+        ({"s3_upstream": "minio:9000"}, "gateway_s3_upstream is 'minio:9000'"),
+        (ACME | {"acme_directory": "http://acme.example/d"}, "gateway_acme_directory: 'http://"),
+        (ACME | {"acme_email": "nobody"}, "gateway_acme_email: 'nobody' is no address"),
+        (ACME | {"acme_email": "a@b.org,c@d.org"}, "gateway_acme_email: 'a@b.org,c@d.org'"),
+        (ACME | {"acme_ca": "/etc/ca.pem"}, "gateway_acme_ca is no PEM of a certificate, it begin"),
+        (ACME | {"acme_authority": "x\ny"}, "gateway_acme_authority is no PEM of a certificate"),
     ],
 )
 def test_what_would_not_work_is_refused_in_a_sentence(
@@ -103,6 +131,26 @@ def test_certificate_and_key_belong_together_and_both_are_there(tls: dict[str, s
         assert len(said) == 1
         assert "must be PEM" in said[0]
         assert tls["key"] not in said[0]
+
+
+def test_an_authority_is_one_that_clients_can_read_and_of_now(tls: dict[str, str]) -> None:
+    known, ended = tls["authority"], signed(timedelta(days=-3), timedelta(days=-1))["certificate"]
+    good = ACME | {"acme_email": "ops@lab.example", "acme_ca": known, "acme_authority": known}
+    assert faults(tls, **good) == []
+    # a bundle may have one that nobody needs any more
+    assert faults(tls, **good | {"acme_ca": f"{ended}\n{known}"}) == []
+    for key in ("acme_ca", "acme_authority"):
+        (said,) = faults(tls, **good | {key: ended})
+        assert f"gateway_{key} ended on" in said
+        (said,) = faults(tls, **good | {key: tls["key"]})
+        assert "it begins with '-----BEGIN PRIVATE KEY-----'" in said
+        assert tls["key"].splitlines()[1][:8] not in said
+    (said,) = faults({**tls, "authority": "/etc/ca.pem"})
+    assert "gateway_tls: authority is no PEM of a certificate, it begins with '/etc/ca.pem'" in said
+
+
+def test_what_no_acme_server_is_asked_for_is_not_judged(tls: dict[str, str]) -> None:
+    assert faults(tls, acme_email="nobody", acme_ca="/etc/ca.pem") == []
 
 
 def test_the_portal_reads_addresses_of_neighbours_and_no_secret(tls: dict[str, str]) -> None:

@@ -10,8 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from ansible.errors import AnsibleLookupError
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import lookup_loader
+from ansible.template import Templar
 from cryptography import x509
-from tests.unit.conftest import load
+from tests.unit.conftest import ROLES, load
 
 lookup = load("platform/lookup_plugins/platform_certificate.py")
 NAMES = ["lab.example", "10.1.2.3", "::1"]
@@ -118,3 +122,18 @@ def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
     (tmp_path / "ca.key").write_text("no key")
     with pytest.raises(ValueError, match=r"key|PEM"):
         lookup.server(tmp_path, "gateway", NAMES, "lab")
+
+
+@pytest.mark.parametrize("wrong", ["", "bücher.example"])
+def test_a_name_that_no_certificate_has_is_refused_and_the_files_are_not_blamed(
+    wrong: str, tmp_path: Path
+) -> None:
+    said = {"platform_secrets_directory": str(tmp_path), "platform_name": "lab"}
+    lookup_loader.add_directory(str(ROLES / "platform/lookup_plugins"))
+    templar = Templar(DataLoader(), said)
+    found = lookup_loader.get("platform_certificate", loader=DataLoader(), templar=templar)
+    with pytest.raises(AnsibleLookupError) as refused:
+        found.run(["gateway"], said, names=["lab.example", wrong])
+    assert f"The certificate gateway cannot be for {wrong!r}: give a name" in str(refused.value)
+    assert str(tmp_path) not in str(refused.value)
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -123,3 +124,36 @@ def test_a_removal_is_refused_for_how_it_was_asked_and_never_for_what_a_service_
     )
     assert done.returncode != 0
     assert says in " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ('{"gateway_names": []}', "gateway_names is empty: give one entry or more"),
+        ('{"gateway_names": null}', "gateway_names is empty: give one entry or more"),
+        ('{"gateway_http_port": "x"}', "gateway_http_port is 'x': give a port of the host"),
+        ('{"gateway_memory": ""}', "gateway_memory is '': give a limit"),
+        ('{"gateway_nams": []}', "did you mean gateway_names?"),
+        ('{"minio_users": "{{ nothing }}"}', "'nothing' is undefined"),
+    ],
+)
+def test_a_run_that_is_refused_names_the_variable_and_makes_no_secret(
+    given: str, says: str, tmp_path: Path
+) -> None:
+    shutil.copytree(ROLES.parent / "inventory/fraud", tmp_path / "inventory/fraud", symlinks=False)
+    shutil.rmtree(tmp_path / "inventory/fraud/.secrets", ignore_errors=True)
+    done = subprocess.run(
+        [
+            Path(sys.executable).parent / "ansible-playbook",
+            *("-i", tmp_path / "inventory/fraud", "-e", "ansible_become=false"),
+            *("playbooks/site.yml", "-e", given),
+        ],
+        cwd=ROLES.parent,
+        env=os.environ | {"ANSIBLE_CONFIG": str(ROLES.parent / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert says in " ".join((done.stdout + done.stderr).split())
+    assert not (tmp_path / "inventory/fraud/.secrets").exists()

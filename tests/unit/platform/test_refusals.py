@@ -84,7 +84,9 @@ def test_root_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def roles(tmp_path: Path) -> str:
     """A directory of roles with one that wants one variable of each type."""
     kinds = ("str", "int", "bool", "list", "dict")
-    options = {f"web_{kind}": {"type": kind} for kind in kinds}
+    options: Reach = {f"web_{kind}": {"type": kind} for kind in kinds}
+    options |= {name: {"type": "str"} for name in ("web_port", "web_memory")}
+    options |= {"web_names": {"type": "list", "default": ["localhost"]}}
     (tmp_path / "web/meta").mkdir(parents=True)
     (tmp_path / "web/meta/argument_specs.yml").write_text(
         json.dumps({"argument_specs": {"main": {"options": options}}})
@@ -99,6 +101,10 @@ def roles(tmp_path: Path) -> str:
         *[("web_bool", value) for value in (True, "true", "no", "0", 1)],
         ("web_list", []),
         ("web_dict", {"a": 1}),
+        ("web_list", None),
+        ("web_names", ["a"]),
+        *[("web_port", value) for value in ("", None, 80, "80", "0.0.0.0:80", "[::1]:65535")],
+        ("web_memory", "512m"),
     ],
 )
 def test_what_a_role_can_read_is_not_refused(name: str, value: object, roles: str) -> None:
@@ -112,22 +118,30 @@ def test_what_a_role_can_read_is_not_refused(name: str, value: object, roles: st
         ("web_int", "", "web_int is '': give a whole number."),
         ("web_bool", "perhaps", "web_bool is 'perhaps': give true or false."),
         ("web_list", "a,b", "say -e '{\"web_list\": [...]}', or set it in the inventory."),
+        ("web_list", {"key": "word"}, "web_list is no list: give [...]."),
+        ("web_dict", ["word"], "web_dict is no dict: give {...}."),
+        ("web_names", [], "web_names is empty: give one entry or more, or leave it out."),
+        ("web_names", None, "web_names is empty"),
+        ("web_port", "http", "web_port is 'http': give a port of the host"),
+        ("web_port", "65536", "web_port is '65536': give a port of the host"),
+        ("web_port", "0", "web_port is '0': give a port of the host"),
+        ("web_port", "localhost:80", "web_port is 'localhost:80': give a port"),
+        ("web_memory", "", "web_memory is '': give a limit such as 512m"),
+        ("web_memory", "1 GB", "web_memory is '1 GB': give a limit such as 512m"),
         ("web_dict", '{"key": "word"}', "say -e '{\"web_dict\": {...}}', or set it"),
     ],
 )
 def test_what_no_role_can_read_is_refused_with_what_to_give(
-    name: str, value: str, says: str, roles: str
+    name: str, value: object, says: str, roles: str
 ) -> None:
     (said,) = platform.wrong_values({name: value}, roles)
     assert says in said
     assert "word" not in said  # a list or a mapping may hold a secret
 
 
-def test_only_variables_that_are_no_text_are_looked_at(roles: str) -> None:
-    assert platform.typed(["web_str", "web_int", "web_list", "other"], roles) == [
-        "web_int",
-        "web_list",
-    ]
+def test_only_variables_that_cannot_be_any_text_are_looked_at(roles: str) -> None:
+    names = ["web_str", "web_port", "web_int", "web_list", "other", "other_port"]
+    assert platform.typed(names, roles) == ["web_int", "web_list", "web_port"]
 
 
 @pytest.mark.parametrize("said", ["platform_name=lab", '{"platform_name": "lab"}'])
