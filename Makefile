@@ -32,19 +32,46 @@ NAME      :=
 FROM      := local
 PROJECT   :=
 DATA      ?=
-# as it was typed: a dollar in a file's name is no variable of make
-override DATA := $(value DATA)
 ARGS      ?=
 CONFIRM   ?=
 RUNS      :=
 SET       :=
 GRID      :=
+FORCE     :=
 RUN       :=
 KEEP      :=
 OFF       :=
 KEEP_DATA ?=
 IMAGES    ?=
 comma     := ,
+
+# --- the words of a command ----------------------------------------------------------------------------------------------
+# which verbs read a word: the others would pass it over, and who typed it would not know
+READ_BY_DATA      := up check pipeline pipeline-local test test-full test-quick bench
+READ_BY_NAME      := new
+READ_BY_FROM      := new
+READ_BY_SET       := pipeline
+READ_BY_GRID      := pipeline
+READ_BY_FORCE     := pipeline
+READ_BY_RUNS      := diff
+READ_BY_RUN       := reproduce
+READ_BY_KEEP      := prune
+READ_BY_OFF       := timer
+READ_BY_KEEP_DATA := destroy
+READ_BY_IMAGES    := destroy
+READ_BY_CONFIRM   := destroy prune
+GIVEN := $(foreach word,DATA NAME FROM SET GRID FORCE RUNS RUN KEEP OFF KEEP_DATA IMAGES,\
+  $(if $(filter command,$(origin $(word))),$(if $(value $(word)),$(word))))
+$(foreach word,$(GIVEN),$(if $(filter $(READ_BY_$(word)),$(MAKECMDGOALS)),,\
+  $(error $(word)= says nothing to `make $(MAKECMDGOALS)`, and nothing was done: it is for $(READ_BY_$(word)))))
+define yes-or-no
+$(if $(filter $(READ_BY_$(1)),$(MAKECMDGOALS)),$(if $(filter-out yes no true false,$($(1))),\
+  $(error $(1)=$($(1)) is neither yes nor no, and nothing was done: say $(1)=yes, or leave it out)))
+override $(1) := $(if $(filter yes true,$($(1))),yes)
+endef
+$(foreach word,FORCE OFF KEEP_DATA IMAGES CONFIRM,$(eval $(call yes-or-no,$(word))))
+# as it was typed: a dollar in a file's name is no variable of make
+override DATA := $(value DATA)
 export CONFIRM DATA KEEP_DATA IMAGES
 
 BIN      := .venv/bin

@@ -100,6 +100,13 @@ def test_without_systemd_it_says_the_line_for_cron_and_changes_nothing(machine: 
     (line,) = (each for each in outcome.text.splitlines() if each.strip().startswith("0 4 * * 1"))
     assert line.endswith(f"--inventory={machine.platform.inventory}")
     assert (machine.left, machine.asked, outcome.changed) == ([], [], 0)
+    # from another shell, whose line would be another one
+    other = machine.make("timer", "OFF=yes", systemd=False, env={"GOPROXY": "https://go.example"})
+    assert other.code != 0
+    other.assert_says("so nothing was removed: take out of cron, with `crontab -e`, the line that")
+    (known,) = (each.strip() for each in other.text.splitlines() if "--inventory=" in each)
+    assert "GOPROXY" not in known
+    assert known in line
 
 
 def test_check_mode_shows_both_units_and_writes_none(machine: Machine) -> None:

@@ -227,3 +227,85 @@ def test_what_a_verb_needs_to_know_is_asked_for_by_name(target: str, checkout: P
     )
     assert done.returncode != 0
     assert f"= is missing: make {target} PROJECT=" in done.stderr
+
+
+def refused(checkout: Path, *words: str, **env: str) -> str:
+    """What make says that does nothing."""
+    known = {"PATH": os.environ["PATH"], "HOME": str(checkout.parent)}
+    done = subprocess.run(
+        ["make", *words, "ARGS=-K"],
+        cwd=checkout,
+        env=known | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert not (checkout / "said.json").exists()
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "word", "readers"),
+    [
+        ("timer", "DATA=wine.csv", "up check pipeline"),
+        ("verify", "DATA=wine.csv", "up check pipeline"),
+        ("up", "SET=train.lr=0.1", "pipeline"),
+        ("up", "FORCE=yes", "pipeline"),
+        ("up", "NAME=staging", "new"),
+        ("up", "KEEP_DATA=yes", "destroy"),
+        ("prune", "IMAGES=yes", "destroy"),
+        ("destroy", "KEEP=10", "prune"),
+        ("destroy", "OFF=yes", "timer"),
+        ("diff", "RUN=3", "reproduce"),
+    ],
+)
+def test_a_word_that_the_verb_would_pass_over_is_refused_with_those_that_read_it(
+    verb: str, word: str, readers: str, checkout: Path
+) -> None:
+    said = refused(checkout, verb, word)
+    assert f"{word.partition('=')[0]}= says nothing to `make {verb}`" in said
+    assert f"it is for {readers}" in said
+
+
+def test_a_word_of_the_shell_is_no_word_of_the_command(checkout: Path) -> None:
+    shell = {"DATA": "wine.csv", "KEEP_DATA": "maybe", "FORCE": "yes", "OFF": "yes"}
+    assert "platform_timer_state=absent" not in make(checkout, env=shell, target="timer")["words"]
+    assert "dvc_runner_force=true" not in make(checkout, env=shell, target="check")["words"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        ("timer", "OFF"),
+        ("pipeline", "FORCE"),
+        ("destroy", "KEEP_DATA"),
+        ("destroy", "IMAGES"),
+        ("destroy", "CONFIRM"),
+        ("prune", "CONFIRM"),
+    ],
+)
+def test_what_is_neither_yes_nor_no_is_refused(verb: str, name: str, checkout: Path) -> None:
+    assert f"{name}=maybe is neither yes nor no" in refused(checkout, verb, f"{name}=maybe")
+
+
+@pytest.mark.parametrize(("said", "off"), [("yes", True), ("true", True), ("no", False)])
+def test_off_is_yes_or_no(said: str, off: bool, checkout: Path) -> None:
+    words = make(checkout, f"OFF={said}", env={}, target="timer")["words"]
+    assert ("platform_timer_state=absent" in words) is off
+
+
+@pytest.mark.parametrize(("said", "forced"), [("true", True), ("no", False), ("false", False)])
+def test_force_is_yes_or_no(said: str, forced: bool, checkout: Path) -> None:
+    words = make(checkout, f"FORCE={said}", env={}, target="pipeline")["words"]
+    assert ("dvc_runner_force=true" in words) is forced
+
+
+@pytest.mark.parametrize(("said", "kept"), [("yes", "yes"), ("true", "yes"), ("false", "")])
+@pytest.mark.parametrize("by_shell", [True, False])
+def test_data_is_kept_however_yes_is_said(
+    said: str, kept: str, by_shell: bool, checkout: Path
+) -> None:
+    words, env = ([], {"KEEP_DATA": said}) if by_shell else ([f"KEEP_DATA={said}"], {})
+    told = make(checkout, "CONFIRM=true", *words, env=env, target="destroy")
+    assert told["environment"]["KEEP_DATA"] == kept

@@ -206,10 +206,15 @@ def units(
 
 def cron(command: Sequence[str], directory: str, environment: Mapping[str, str]) -> str:
     """Return the line for cron that does the same, once a week."""
-    given = [f"{key}={shlex.quote(value)}" for key, value in environment.items() if value]
-    line = " ".join([*given, shlex.join(command)])
+    given = "".join(f"{key}={shlex.quote(value)} " for key, value in environment.items() if value)
     # cron ends a command at a percent sign
-    return f"0 4 * * 1  cd {shlex.quote(directory)} && {line}".replace("%", "\\%")
+    line = f"0 4 * * 1  cd {shlex.quote(directory)} && {given}".replace("%", "\\%")
+    return f"{line}{words(command)}"
+
+
+def words(command: Sequence[str]) -> str:
+    """Return the command as a line for cron has it, whatever the shell was that it was made in."""
+    return shlex.join(command).replace("%", "\\%")
 
 
 class FilterModule:
@@ -223,6 +228,7 @@ class FilterModule:
             "platform_timer_withheld": withheld,
             "platform_timer_lost": lost,
             "platform_timer_other": other,
+            "platform_timer_words": words,
             "platform_timer_cron": lambda run: cron(
                 run["command"], run["directory"], run["environment"]
             ),
