@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from platform_inventory.reason import reason
+
 ROOT = Path(__file__).parents[2]
 # where the role platform writes the Compose project of each
 PROJECTS = Path("/opt")
@@ -77,8 +79,8 @@ def listing(inventory: Path) -> dict[str, Any]:
     words = [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(inventory), "--list"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - own words
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        raise ValueError(f"Ansible cannot read {inventory}: {said[-1]}")
+        said = reason(done.stderr or done.stdout) or "it said nothing"
+        raise ValueError(f"Ansible cannot read {inventory}: {said}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from platform_inventory.reason import reason
 from platform_verify import report
 
 ROOT = Path(__file__).parents[2]
@@ -49,22 +51,25 @@ def failures(output: str) -> Iterator[str]:
             for host, result in task["hosts"].items():
                 if result.get("failed") or result.get("unreachable"):
                     rows = [row for row in result.get("results", []) if row.get("failed")]
-                    said = " ".join(str(row.get("msg", "")) for row in rows or [result])
-                    yield f"{host}: {said}"
+                    said = (sentence for row in rows or [result] for sentence in sentences(row))
+                    yield f"{host}: {' '.join(said)}"
+
+
+def sentences(result: Mapping[str, Any]) -> list[str]:
+    """Say what went wrong, from the result of a task, as every other verb does."""
+    path = ROOT / "callback_plugins" / "told_once.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    told_once = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]  # it is there
+    spec.loader.exec_module(told_once)  # type: ignore[union-attr]
+    said: list[str] = told_once.sentences(result)
+    # where to look, and what a program said, are for those who see a run go by
+    return [each for each in said if each != told_once.WHERE and not each.startswith("| ")]
 
 
 def why(output: str, errors: str) -> str:
     """Say in one sentence why Ansible came to no verdict."""
-    sentences = list(failures(output))
-    sentences += [
-        line.partition("]:")[2] or line[6:]
-        for line in errors.splitlines()
-        if line.startswith(("[ERROR]:", "ERROR"))
-    ]
-    said = sentences or [line for line in errors.splitlines() if line.strip()][-1:]
-    return " ".join(
-        (said or ["the inventory has no host to judge: name another with -i"])[0].split()
-    )
+    said = next(failures(output), "") or reason(errors)
+    return " ".join(said.split()) or "the inventory has no host to judge: name another with -i"
 
 
 def where(arguments: Sequence[str]) -> Path:

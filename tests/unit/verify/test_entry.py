@@ -27,6 +27,23 @@ def answer(**result: object) -> str:
             "",
             "lab: this one",
         ),
+        (
+            answer(
+                failed=True,
+                msg="Task failed: Action failed: The lookup plugin 'platform_secret' failed: "
+                "/x: Not a directory. Let it be one.",
+            ),
+            "",
+            "lab: /x: Not a directory. Let it be one.",
+        ),
+        (
+            answer(failed=True, msg="wrong", argument_errors=["a is no list", "b is missing"]),
+            "",
+            "lab: a is no list b is missing",
+        ),
+        # what a run shows besides is for who sees it go by
+        (answer(failed=True, msg="it ended", rc=2, stderr="a trace"), "", "lab: it ended"),
+        (answer(failed=True, msg="'x' is undefined"), "", "lab: 'x' is undefined"),
         ("", "[WARNING]: old\n[ERROR]: no such inventory\n", "no such inventory"),
         ("", "Traceback:\n  x\nImportError: ansible\n", "ImportError: ansible"),
         (answer(failed=False, msg="fine"), "", "the inventory has no host to judge"),
@@ -36,6 +53,7 @@ def test_why_there_is_no_verdict_is_one_sentence(output: str, errors: str, said:
     found = entry.why(output, errors)
     assert found.startswith(said)
     assert "\n" not in found
+    assert not {"trace", "ARGS=-v"} & set(found.split())
 
 
 @pytest.mark.parametrize(
