@@ -176,7 +176,7 @@ prune: root .venv/run ## remove images, volumes and cached data that nothing use
 	@$(PLAYBOOK) playbooks/prune.yml $(if $(KEEP),-e dvc_runner_keep=$(KEEP)) $(ARGS)
 
 .PHONY: rotate
-rotate: root .venv/run ## make every generated password, key, token and certificate anew; containers start again
+rotate: root .venv/run ## make every generated password, key, token and certificate anew, once no run is in work
 	@$(PLAYBOOK) playbooks/rotate.yml $(ARGS)
 
 .PHONY: timer

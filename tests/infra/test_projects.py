@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 from tests.infra.conftest import BIN, ROOT, Stack
 from tests.infra.faults_support import Gate, commit_all, docker, gate, gateway, git, wait_for
@@ -156,6 +159,113 @@ def test_projects_beyond_those_that_may_run_at_once_wait_and_say_their_place(
             running.kill()
             running.wait()
     assert {made(beside, name) for name in projects} == {"1"}
+
+
+@contextmanager
+def begun(beside: Stack, log: Path, playbook: str, given: Mapping[str, Any]) -> Iterator[Any]:
+    """A playbook that goes on beside the test, and says it in a file; ended where it has not."""
+    with log.open("w") as output:
+        running = subprocess.Popen(
+            ["ansible-playbook", playbook, "-i", beside.inventory, "-e", json.dumps(given)],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield running
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+def ask_by_api(platform: Stack, project: str, *parameters: str) -> str:
+    """Ask for a run as another program does; returns the request's name."""
+    token = (
+        Path(platform.inventory) / ".secrets" / platform.name / "dvc_runner_api_token"
+    ).read_text()
+    said = docker(
+        *("exec", "-i", platform.container(f"dvc-runner-{project}"), "python3", "-c", ASK, project),
+        text=json.dumps({"token": token.strip(), "asked": {"set": [*parameters]}}),
+    )
+    return str(json.loads(said)["id"])
+
+
+ASK = """
+import json, sys
+from urllib.request import Request, urlopen
+given = json.load(sys.stdin)
+headers = {"Authorization": "Bearer " + given["token"], "Content-Type": "application/json"}
+url = "http://dvc-runner-api:8000/projects/" + sys.argv[1] + "/runs"
+print(urlopen(Request(url, json.dumps(given["asked"]).encode(), headers)).read().decode())
+"""
+
+
+def history(platform: Stack, project: str) -> list[dict[str, Any]]:
+    """The runs of a project that ended well."""
+    runner = platform.container(f"dvc-runner-{project}")
+    return list(json.loads(docker("exec", runner, "dvc_runner", "history")))
+
+
+def test_a_rotation_waits_for_the_run_in_work_and_what_waits_goes_on_after_it_with_its_set(
+    beside: Stack, tmp_path: Path
+) -> None:
+    secrets = Path(beside.inventory) / ".secrets" / beside.name
+    with gate() as door, ExitStack() as stack:
+        command = f"{waiting(door)}; cat params.yaml > made.txt"
+        projects = {name: small(tmp_path / name, command) for name in ("long", "other")}
+        given = {"dvc_runner_projects": projects, "dvc_runner_data": "", "dvc_runner_api": True}
+        beside.play("site.yml", "--skip-tags", "pipeline,verify", **given)
+        before = {path.name: path.read_text() for path in secrets.iterdir()}
+        only = {**given, "dvc_runner_project": "long"}
+
+        def begin(log: str, playbook: str, variables: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a process
+            path = tmp_path / log
+            return stack.enter_context(begun(beside, path, f"playbooks/{playbook}.yml", variables))
+
+        def said(log: str, words: str) -> None:
+            wait_for(lambda: words in (tmp_path / log).read_text(), f"{log} to say {words!r}")
+
+        first = begin("first", "pipeline", only)
+        said("first", "Running stage 'make'")
+        refused = beside.attempt("playbooks/rotate.yml", **given, dvc_runner_hold_timeout=0)
+        assert "Nothing was changed: in work is long since" in " ".join(refused.split())
+        killed = begin("killed", "rotate", given)
+        said("killed", "the queue is held; in work is long since")
+        os.killpg(killed.pid, signal.SIGKILL)
+        rotation = begin("rotation", "rotate", given)
+        said("rotation", "the queue is held; in work is long since")
+        second = begin("second", "pipeline", {**only, "dvc_runner_set": ["n=2"]})
+        said("second", "a run is under way: this one waits")
+        wait_for(lambda: asked_of(beside, "long"), "the second to be asked for")
+        ask_by_api(beside, "long", "n=3")
+        assert before == {path.name: path.read_text() for path in secrets.iterdir()}
+        door.opened.set()
+        assert first.wait(300) == 0, (tmp_path / "first").read_text()
+        assert rotation.wait(600) == 0, (tmp_path / "rotation").read_text()
+        assert second.wait(300) == 0, (tmp_path / "second").read_text()
+        wait_for(lambda: len(history(beside, "long")) == 3, "the run of the API")
+    after = {path.name: path.read_text() for path in secrets.iterdir()}
+    assert not set(before.items()) & set(after.items())
+    runs = history(beside, "long")
+    assert [run["set"] for run in runs] == [[], ["n=2"], ["n=3"]]
+    assert made(beside, "long") == "n: 3"
+    port = beside.variables["mlflow_port"]
+    for run in runs:
+        (known,) = run["mlflow_runs"]
+        found = requests.get(
+            f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/get?run_id={known}", timeout=60
+        )
+        assert found.json()["run"]["info"]["status"] == "FINISHED"
+
+
+def asked_of(platform: Stack, project: str) -> list[str]:
+    """The requests that wait for their turn."""
+    runner = platform.container(f"dvc-runner-{project}")
+    return list(json.loads(docker("exec", runner, "dvc_runner", "status"))["waiting"])
 
 
 PROJECT = """

@@ -33,6 +33,9 @@ from dvc_runner.snapshot import make_snapshot, write_bundle
 from dvc_runner.sources import folder_of
 
 POLL_SECONDS = 1.0
+# polls without a word: of a run that starts, of a container that is made anew (as in a rotation),
+# and of what such a one takes up again once store and tracking server answer
+STARTING, AWAY, TAKEN_UP = 10, 60, 200
 # a line of what is given to each; a mark ends what each answers, its complaints and its code
 SIDE_BY_SIDE = """\
 kept=$(mktemp -d) || exit 1
@@ -67,6 +70,7 @@ class Run:
     asked: str = field(default_factory=lambda: uuid.uuid4().hex)
     offset: int = 0
     quiet: int = 0
+    away: int = 0
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
@@ -74,7 +78,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
 
     Arguments: projects (as the filter dvc_runner_listed returns them), environments (as
     dvc_environment returns them), python and machine (as that had them), set,
-    grid, force, cache.
+    grid, force, cache, release (whether what a rotation that was killed keeps waiting may begin).
     """
 
     TRANSFERS_FILES = True
@@ -175,6 +179,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
             "pipeline": str(given.get("pipeline") or ""),
         }
         request |= {key: words(self._task.args.get(key)) for key in ("set", "grid")}
+        if self._task.args.get("release") and not self._task.check_mode:
+            request["release"] = True
         deliveries: dict[str, Path] = {}
         cache = Path(self._task.args["cache"]).expanduser()
         folder = folder_of(given, cache)
@@ -302,7 +308,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         Raises:
             AnsibleActionFail: it ended without a result.
         """
-        said = self._ask(it.project["container"], "progress", it.asked, str(it.offset))
+        try:
+            said = self._ask(it.project["container"], "progress", it.asked, str(it.offset))
+        except AnsibleActionFail:
+            it.away += 1
+            if it.away > AWAY:
+                raise
+            if it.away == 1:
+                Display().display(f"{mark}The runner is away: this waits for it.")
+            return {}
         it.offset = said["offset"]
         for line in said["lines"]:
             Display().display(f"{mark}{line}")
@@ -310,7 +324,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
             return dict(said["result"])
         # between the start and its first lock there is no run and no result yet
         it.quiet = 0 if said["running"] else it.quiet + 1
-        if it.quiet > 10:  # noqa: PLR2004 - polls
+        if it.quiet > (TAKEN_UP if it.away else STARTING):
             raise AnsibleActionFail(
                 f"The run in {it.project['container']} ended without a result: its "
                 "container was stopped, or it ran out of memory (dvc_runner_memory). "

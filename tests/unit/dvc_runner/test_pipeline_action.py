@@ -72,6 +72,31 @@ def test_a_request_reaches_the_runner_and_is_on_no_command_line(tmp_path: Path) 
     assert "TOPSECRET" not in str(host.calls)
 
 
+def test_a_run_is_followed_over_its_container_that_is_made_anew_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(action.Display, "display", lambda _, text, *__: shown.append(text))
+    host = Host(tmp_path)
+    away = {"rc": 1, "stdout": "", "stderr": "Error: No such container: runner\n"}
+    silent = {"running": False, "lines": [], "offset": 0, "result": None}
+    ended = {**silent, "result": {"ok": True}}
+
+    def look(*answers: dict[str, Any]) -> dict[str, Any]:
+        said = [one if "rc" in one else {"rc": 0, "stdout": json.dumps(one)} for one in answers]
+        host._on_host = lambda *_: said.pop(0)
+        run = action.Run({"container": "runner"}, REQUEST, {}, {})
+        return next(filter(None, (host._look(run, "") for _ in answers)))
+
+    # it is taken up again when the store and the server answer
+    assert look(away, away, *[silent] * 30, ended) == {"ok": True}
+    assert shown == ["The runner is away: this waits for it."]
+    with pytest.raises(action.AnsibleActionFail, match="runner is not there"):
+        look(*[away] * 100)
+    with pytest.raises(action.AnsibleActionFail, match="ended without a result"):
+        look(*[silent] * 30)
+
+
 @pytest.mark.parametrize("value", [90, "90"])
 def test_a_time_limit_is_a_number_however_it_is_given(value: object) -> None:
     assert action.seconds(value) == 90

@@ -13,17 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from dvc_runner import door
+from dvc_runner import door, places
 from dvc_runner.git import RunnerError
-from dvc_runner.places import place
+from dvc_runner.lock import is_running
+from dvc_runner.need import check
+from dvc_runner.places import HELD, hold, is_queue_held, place, release
 from dvc_runner.settings import Settings, settings
-from dvc_runner.state import write_json
-from dvc_runner.status import stage_in
-from dvc_runner.turns import left_over
+from dvc_runner.state import read_json, write_json
+from dvc_runner.status import place_in_queue, stage_in, standing
+from dvc_runner.turns import ask, left_over, turn
 
 from .conftest import World, committed_to, new_world
 
-HELD = """
+HOLDER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
@@ -93,7 +95,7 @@ def holder(at: Settings) -> Iterator[subprocess.Popen[str]]:
     """Another project's run that holds the one place."""
     package = str(Path(settings.__code__.co_filename).parents[1])
     with subprocess.Popen(
-        [sys.executable, "-c", HELD, package, str(at.queue)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, package, str(at.queue)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == "in\n"
@@ -116,6 +118,110 @@ def test_who_is_killed_has_left_the_queue(at: Settings, holder: subprocess.Popen
     holder.kill()
     thread.join(30)
     assert done.is_set()
+
+
+def test_a_held_queue_lets_who_is_in_work_go_on_and_nobody_begin_until_it_is_released(
+    at: Settings,
+) -> None:
+    order: list[str] = []
+    said: list[str] = []
+
+    def run() -> None:
+        with place(replace(at, name="later"), said.append):
+            order.append("later")
+
+    with place(replace(at, name="wine", asked="ab"), said.append):
+        (told,) = hold(at, 60)["in_work"]
+        assert (told["project"], told["asked"]) == ("wine", "ab")
+        thread = threading.Thread(target=run)
+        thread.start()
+        until(lambda: said)
+        # there is a place, and yet
+        assert said == [HELD]
+        assert hold(at, 60)["in_work"] == [told]
+        status = place_in_queue(replace(at, name="later"))
+        assert (status, place_in_queue(replace(at, name="wine"))) == (0, None)
+    assert hold(at, 60)["in_work"] == []
+    assert order == []
+    assert release(at) == {"held": True}
+    thread.join(30)
+    assert order == ["later"]
+    assert release(at) == {"held": False}
+
+
+def test_a_request_waits_in_a_held_queue_before_it_takes_the_workspace(
+    at: Settings,
+) -> None:
+    at = replace(at, workspace=(at.queue or Path()).parent, asked="ab")
+    said: list[str] = []
+    ask(at, {"set": ["n=2"]})
+    hold(at, 60)
+    done = threading.Event()
+
+    def run() -> None:
+        with turn(at, said.append):
+            done.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: said)
+    assert said == [HELD]
+    assert not is_running(at)
+    assert standing(at) == {"state": "waiting", "place": 0}
+    release(at)
+    thread.join(30)
+    assert done.is_set()
+    assert read_json(at.request) == {"set": ["n=2"]}
+
+
+def test_whoever_begins_as_the_queue_is_held_is_seen_or_waits(
+    at: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    told: list[object] = []
+    before = places.why_waiting
+
+    def held_meanwhile(*given: object) -> str:
+        why = str(before(*given))  # type: ignore[arg-type]
+        if not told:
+            told.append(hold(at, 60)["in_work"])
+        return why
+
+    monkeypatch.setattr(places, "why_waiting", held_meanwhile)
+    entered = threading.Event()
+
+    def run() -> None:
+        with place(at, said.append):
+            entered.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: said)
+    # it asked for its place before, and was not in work when the queue was held
+    assert (told, entered.is_set()) == ([[]], False)
+    assert hold(at, 60)["in_work"] == []
+    release(at)
+    thread.join(30)
+    assert entered.is_set()
+
+
+def test_nobody_who_was_killed_holds_a_queue_for_ever(at: Settings) -> None:
+    hold(at, 60)
+    assert is_queue_held(at)
+    hold(at, 0)
+    with place(at, print):
+        assert not is_queue_held(at)
+
+
+def test_a_platform_that_was_brought_up_leaves_no_queue_held(tmp_path: Path) -> None:
+    world = new_world(tmp_path)
+    committed_to(world, dvc__yaml="stages: {one: {cmd: echo 1 > one.txt, outs: [one.txt]}}\n")
+    at = settings({"RUNNER_WORKSPACE": str(tmp_path), "RUNNER_QUEUE": str(tmp_path / "queue")})
+    hold(at, 60)
+    check(at, {})
+    assert is_queue_held(at), "make pipeline let runs begin in the middle of a rotation"
+    check(at, {"release": True})
+    assert not is_queue_held(at)
 
 
 def test_a_runner_without_a_queue_waits_for_nobody(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from dvc_runner.limits import full_disk
 from dvc_runner.need import check
 from dvc_runner.outputs import inputs_of, outputs_of
 from dvc_runner.parameters import data_request, input_of
+from dvc_runner.places import hold, release
 from dvc_runner.prune import prune
 from dvc_runner.results import read, results
 from dvc_runner.run import progress, run_and_report, serve
@@ -63,6 +64,10 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "cancel", help="end a request that waits or runs, or all; finished stages are kept"
     ).add_argument("id", type=request_id, nargs="?")
+    commands.add_parser(
+        "hold", help="have no run begin for so many seconds; those that are in work: JSON"
+    ).add_argument("seconds", type=count)
+    commands.add_parser("release", help="let runs begin again: JSON")
     commands.add_parser("status", help="state, last run, failure and queue of the project: JSON")
     commands.add_parser("failed", help="stage, code and log of the last run, if it failed: JSON")
     commands.add_parser("history", help="the runs that are kept, the oldest first: JSON")
@@ -156,6 +161,8 @@ ANSWERS: dict[str, Callable[[Settings, argparse.Namespace], Any]] = {
     "diff": lambda at, given: compare(at, given.runs),
     "failed": lambda at, _: read_json(at.failure),
     "history": lambda at, _: runs(at),
+    "hold": lambda at, given: hold(at, given.seconds),
+    "release": lambda at, _: release(at),
     "status": lambda at, _: status(at),
     "check": lambda at, _: check(at, json.load(sys.stdin)),
     "inputs": lambda at, given: inputs_of(at.project, given.stage),

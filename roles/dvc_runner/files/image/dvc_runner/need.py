@@ -10,6 +10,7 @@ from dvc_runner.installed import installed
 from dvc_runner.lock import is_running
 from dvc_runner.overrides import one_run
 from dvc_runner.parameters import effective_params
+from dvc_runner.places import release
 from dvc_runner.remote import missing_in_remote
 from dvc_runner.settings import Settings
 from dvc_runner.state import note_delivered, of_another_run, read_json, summary
@@ -94,7 +95,13 @@ def why_incomplete(at: Settings, state: Mapping[str, Any]) -> str:
 
 
 def check(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Tell whether a run is under way or needed, and why."""
+    """Tell whether a run is under way or needed, and why.
+
+    With `release` in the request no rotation goes on, so one that was killed holds the queue no
+    more.
+    """
+    if request.get("release"):
+        release(at)
     require_environment(at, request)
     snapshot = request.get("snapshot", "")
     known = bool(snapshot) and try_git("cat-file", "-t", snapshot, at=at.project) == "commit"

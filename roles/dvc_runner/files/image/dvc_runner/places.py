@@ -1,16 +1,27 @@
-"""How many runs go on at once on a platform: those of all its projects wait in one queue."""
+"""How many runs go on at once on a platform: those of all its projects wait in one queue.
+
+The queue can be held: what is in work goes on, and nothing else begins.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
-from dvc_runner.lock import PATIENCE, try_lock
+from dvc_runner.lock import PATIENCE, is_held, try_lock
 from dvc_runner.settings import Settings
+from dvc_runner.state import read_json, write_json
+
+HELD = (
+    "Waiting: the platform gets other passwords (make rotate), and what waits begins when it has "
+    "them."
+)
 
 
 @contextmanager
@@ -36,11 +47,7 @@ def place(at: Settings, say: Callable[[str], None]) -> Iterator[None]:
         os.set_inheritable(mine.fileno(), True)
         told = ""
         try:
-            while (before := ahead(ticket)) >= at.at_once:
-                line = (
-                    f"Waiting for a place: {at.at_once} at once on this platform "
-                    f"(dvc_runner_at_once), and {before - at.at_once} wait before this one."
-                )
+            while line := why_waiting(at, ticket) or begin(at, mine):
                 if line != told:
                     say(line)
                     told = line
@@ -48,6 +55,60 @@ def place(at: Settings, say: Callable[[str], None]) -> Iterator[None]:
             yield
         finally:
             ticket.unlink(missing_ok=True)
+
+
+def why_waiting(at: Settings, ticket: Path) -> str:
+    """Say why a ticket has no place yet, or return an empty string."""
+    if is_queue_held(at):
+        return HELD
+    before = ahead(ticket)
+    if before < at.at_once:
+        return ""
+    return (
+        f"Waiting for a place: {at.at_once} at once on this platform "
+        f"(dvc_runner_at_once), and {before - at.at_once} wait before this one."
+    )
+
+
+def begin(at: Settings, mine: IO[str]) -> str:
+    """Note in a ticket that its run is in work; says why not, where the queue is held by now.
+
+    Whoever holds it looks afterwards for who is in work: one of the two sees the other.
+    """
+    began = time.strftime("%H:%M:%S UTC", time.gmtime())
+    mine.write(json.dumps({"project": at.name, "asked": at.asked, "began": began}))
+    mine.flush()
+    if not is_queue_held(at):
+        return ""
+    mine.seek(0)
+    mine.truncate()
+    return HELD
+
+
+def hold(at: Settings, seconds: int) -> dict[str, Any]:
+    """Have no run begin for so long; returns the runs that are in work.
+
+    It ends by itself, so that a queue stays held by nobody who was killed.
+    """
+    if at.queue is None:
+        return {"in_work": []}
+    at.queue.mkdir(parents=True, exist_ok=True)
+    write_json(at.queue / "held", {"until": time.time() + seconds})
+    tickets = sorted(at.queue.glob("[0-9]*"))
+    return {"in_work": [told for path in tickets if (told := read_json(path)) and is_held(path)]}
+
+
+def release(at: Settings) -> dict[str, Any]:
+    """Let runs begin again; returns whether they were kept from it."""
+    was = is_queue_held(at)
+    if at.queue is not None:
+        (at.queue / "held").unlink(missing_ok=True)
+    return {"held": was}
+
+
+def is_queue_held(at: Settings) -> bool:
+    """Tell whether no run may begin."""
+    return at.queue is not None and read_json(at.queue / "held").get("until", 0) > time.time()
 
 
 def ahead(ticket: Path) -> int:

@@ -56,11 +56,16 @@ def waiting(at: Settings) -> list[str]:
     return [path.parent.name for path in sorted(alive, key=came)]
 
 
-def place_in_queue(at: Settings) -> int:
-    """Return how many runs must end before this project's has a place on the platform."""
+def place_in_queue(at: Settings) -> int | None:
+    """Return how many runs must end before this project's has a place.
+
+    None where it has one, or wants none; 0 where the queue is held, or it is about to begin.
+    """
     tickets = at.queue.glob("[0-9]*") if at.queue else ()
     mine = [path for path in tickets if path.name.partition("-")[2] == at.name]
-    return max(0, ahead(max(mine)) - at.at_once + 1) if mine else 0
+    if not mine or read_json(max(mine)):
+        return None
+    return max(0, ahead(max(mine)) - at.at_once + 1)
 
 
 def standing(at: Settings) -> dict[str, Any]:
@@ -69,8 +74,9 @@ def standing(at: Settings) -> dict[str, Any]:
         gone = "cancelled" if at.cancelled.exists() else "failed"
         return {"state": "done" if result.get("ok") else gone, "place": None, "result": result}
     served = read_json(at.running).get("asked") == at.asked and is_alive(at.request)
-    place = place_in_queue(at) + (0 if served else len(before(at)))
-    waits = not served or place > 0
+    queued = place_in_queue(at)
+    place = (queued or 0) + (0 if served else len(before(at)))
+    waits = not served or queued is not None
     return {"state": "waiting" if waits else "running", "place": place if waits else None}
 
 
@@ -109,7 +115,7 @@ def status(at: Settings) -> dict[str, Any]:
         stage = f", stage {name}" if name else ""
         queue = f", {len(answer['waiting'])} waiting" if answer["waiting"] else ""
         doing = "running"
-        if place := place_in_queue(at):
+        if (place := place_in_queue(at)) is not None:
             doing = "waiting"
             answer |= {"state": "waiting", "place": place}
             since = f", place {place} in the queue"

@@ -15,6 +15,7 @@ from typing import Any
 from dvc_runner.git import RunnerError, TimeLimitError
 from dvc_runner.limits import stop_children
 from dvc_runner.lock import PATIENCE, is_held, try_lock
+from dvc_runner.places import HELD, is_queue_held
 from dvc_runner.settings import Settings
 from dvc_runner.state import read_json, write_json
 
@@ -62,10 +63,13 @@ def turn(at: Settings, say: Callable[[str], None]) -> Iterator[None]:
         (at.own / "pid").write_text(str(os.getpid()))
         if at.cancelled.exists():
             raise TimeLimitError(CANCELLED)
-        while (before := ahead(at)) or not try_lock(lock):
+        # one that waits here keeps nobody from looking into the workspace
+        while (before := ahead(at)) or is_queue_held(at) or not try_lock(lock):
             began = read_json(at.running).get("began", "earlier")
             others = f", and {len(before) - 1} more that came before" if len(before) > 1 else ""
             line = f"Waiting for the run that began at {began}{others}: then it is this one's turn."
+            if is_queue_held(at):
+                line = HELD
             if line != told:
                 say(line)
                 told = line

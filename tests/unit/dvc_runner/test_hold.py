@@ -1,0 +1,108 @@
+"""What `make rotate` asks of the runners before it forgets a secret, and what it says meanwhile."""
+
+from __future__ import annotations
+
+import json
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from tests.unit.conftest import load
+
+held: Any = load("dvc_runner/action_plugins/dvc_hold.py")
+PROJECTS = [{"name": name, "container": f"lab-dvc-runner-{name}"} for name in ("wine", "churn")]
+WINE = {"project": "wine", "asked": "ab", "began": "01:02:03 UTC"}
+GONE = {"rc": 1, "stdout": "", "stderr": "Error: No such container: lab-dvc-runner-wine\n"}
+
+
+def answer(*in_work: dict[str, str]) -> dict[str, Any]:
+    """What a runner answers."""
+    return {"rc": 0, "stdout": json.dumps({"in_work": in_work}), "stderr": ""}
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is shown."""
+    lines: list[str] = []
+    monkeypatch.setattr(ActionBase, "run", lambda *_: {})
+    monkeypatch.setattr(Display, "display", lambda _, text, *__, **___: lines.append(text))
+    monkeypatch.setattr(held, "POLL_SECONDS", 0.01)
+    return lines
+
+
+def ask(
+    answers: list[dict[str, Any]], state: str = "held", timeout: object = 60, check: bool = False
+) -> list[str]:
+    """Hold or release; the last of the answers stays. Returns what the runners were asked."""
+    it: Any = object.__new__(held.ActionModule)
+    it._task = SimpleNamespace(
+        args={"projects": PROJECTS, "state": state, "timeout": timeout}, check_mode=check
+    )
+    asked: list[str] = []
+
+    def on_host(command: str) -> dict[str, Any]:
+        asked.append(command.removeprefix("docker exec lab-dvc-runner-"))
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    it._on_host = on_host
+    try:
+        assert it.run().get("changed", False) is False
+    except AnsibleActionFail as error:
+        asked.append(str(error))
+    return asked
+
+
+def test_it_says_what_it_waits_for_and_holds_the_queue_for_the_rest_once_nothing_is_in_work(
+    shown: list[str],
+) -> None:
+    asked = ask([answer(WINE), answer(WINE), answer()])
+    assert asked == [*["wine dvc_runner hold 60"] * 3, "wine dvc_runner hold 1800"]
+    (line,) = shown
+    assert line.startswith("  the queue is held; in work is wine since 01:02:03 UTC: this waits")
+    assert line.endswith("60 s at most")
+
+
+@pytest.mark.parametrize(("timeout", "still"), [(0, ""), ("0", ""), (1, "after 1 s")])
+def test_a_run_that_takes_longer_is_named_with_what_to_do_and_the_queue_goes_on(
+    shown: list[str], timeout: object, still: str
+) -> None:
+    *_, released, said = ask([answer(WINE)], timeout=timeout)
+    assert released == "wine dvc_runner release"
+    assert said.startswith("Nothing was changed: in work is wine since 01:02:03 UTC")
+    assert still in said
+    assert "Wait for the end or end it (`make cancel PROJECT=wine`), then try again." in said
+    assert len(shown) == bool(still)
+
+
+def test_a_platform_whose_runners_are_not_there_has_nothing_in_work(shown: list[str]) -> None:
+    assert len(ask([GONE])) == 4
+    assert shown == []
+    assert ask([GONE, answer(), answer()])[1:] == [
+        "churn dvc_runner hold 60",
+        "wine dvc_runner hold 1800",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("complaint", "said"),
+    [
+        ("argument command: invalid choice: 'hold'", "an earlier release, .* `make up` first"),
+        ("disk full", "lab-dvc-runner-wine: disk full"),
+    ],
+)
+def test_a_runner_that_cannot_hold_its_queue_keeps_the_secrets_as_they_are(
+    shown: list[str], complaint: str, said: str
+) -> None:
+    del shown
+    *_, last = ask([{"rc": 2, "stdout": "", "stderr": complaint}])
+    assert re.search(said, last)
+
+
+def test_a_check_holds_nothing_and_what_is_released_is_asked_of_one(shown: list[str]) -> None:
+    assert ask([answer()], check=True) == []
+    assert ask([answer()], "released") == ["wine dvc_runner release"]
+    assert shown == []
