@@ -266,6 +266,23 @@ def test_a_run_goes_on_where_its_inputs_can_not_be_found_out(
     assert "no dep_md5 tags for this run" in caplog.text
 
 
+def test_the_reason_of_a_failure_is_the_programs_and_not_what_mlflow_prints_at_its_end(
+    world: World, server: str
+) -> None:
+    project(world, "import mlflow\nmlflow.start_run()\nraise ValueError('the table is empty')\n")
+    done = world.call(
+        "local",
+        str(world.project),
+        RUNNER_PROJECT="failing",
+        MLFLOW_TRACKING_URI=server,
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    )
+    assert done.returncode == 1
+    # else this test would prove nothing
+    assert "🏃 View run" in done.stdout.partition("ValueError: ")[2]
+    assert "ended with code 255): ValueError: the table is empty. Finished" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [

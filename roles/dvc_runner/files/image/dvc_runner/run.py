@@ -72,6 +72,8 @@ from dvc_runner.workspace import (
 SHA256 = re.compile(r"([0-9a-f]{64})?")
 # DVC itself, which a team's remotes let in
 WITH_KEYS = (sys.executable, "-I", str(Path(__file__).parent), "dvc")
+# what MLflow's client prints of a run that ended, also of one that failed
+RUN_ENDED = ("🏃 View run ", "🧪 View experiment at: ")
 COUNTED = "failed to fetch data from the cloud"
 NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
 
@@ -435,7 +437,7 @@ def last_words(log: Path, most: int = 300) -> str:
     # DVC counts what did not come after it has said why
     end = next((at for at in reversed(errors) if COUNTED not in lines[at]), errors[-1])
     command = max((at for at in range(end) if lines[at].startswith("> ")), default=end)
-    said = [line for line in lines[command + 1 : end] if line]
+    said = [line for line in lines[command + 1 : end] if line and not line.startswith(RUN_ENDED)]
     ran = "failed to run: " in lines[end]
     words = said[-1] if ran and said else lines[end].removeprefix("ERROR: ")
     return f"{words[:most].rstrip('.')}."
