@@ -1,4 +1,7 @@
-"""What the gateway costs: MLflow through it, with TLS and log-in, against MLflow itself."""
+"""What the gateway costs: MLflow through it, with TLS and log-in, against MLflow itself.
+
+And against MLflow behind NGINX with TLS and nothing else, for what TLS and a second server cost.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,41 @@ import ssl
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+BARE = """
+pid /tmp/nginx.pid;
+worker_processes 2;
+error_log stderr crit;
+events {}
+http {
+  access_log off;
+  client_body_temp_path /tmp/body;
+  proxy_temp_path /tmp/proxy;
+  fastcgi_temp_path /tmp/fastcgi;
+  uwsgi_temp_path /tmp/uwsgi;
+  scgi_temp_path /tmp/scgi;
+  client_max_body_size 0;
+  proxy_http_version 1.1;
+  proxy_request_buffering off;
+  proxy_max_temp_file_size 0;
+  upstream mlflow { server mlflow:5000; keepalive 32; }
+  server {
+    listen 8443 ssl;
+    ssl_certificate /bare/tls.crt;
+    ssl_certificate_key /bare/tls.key;
+    location / {
+      proxy_pass http://mlflow;
+      proxy_set_header Host mlflow:5000;
+      proxy_set_header Connection "";
+    }
+  }
+}
+"""
 GIB = 2**30
 BLOCK = 2**20
 ASKED = "/api/2.0/mlflow/experiments/get?experiment_id=0"
@@ -59,6 +91,39 @@ def address_of(container: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@contextmanager
+def bare(name: str, directory: Path, port: int) -> Iterator[Way]:
+    """Publish MLflow by NGINX with TLS alone, out of the gateway's own image."""
+    own = directory / "bare"
+    own.mkdir()
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    make += ["-keyout", str(own / "tls.key"), "-out", str(own / "tls.crt")]
+    subprocess.run(make, check=True, capture_output=True)
+    (own / "nginx.conf").write_text(BARE)
+    # whoever runs it in the container reads them
+    own.chmod(0o755)
+    for file in own.iterdir():
+        file.chmod(0o644)
+    form = ["docker", "inspect", "--format", "{{.Config.Image}}", f"{name}-gateway"]
+    image = subprocess.run(form, capture_output=True, text=True, check=True).stdout.strip()
+    container = f"{name}-bare"
+    run = ["docker", "run", "--detach", f"--name={container}", f"--network={name}"]
+    run += [f"--volume={own}:/bare:ro", f"--publish=127.0.0.1:{port}:8443", "--entrypoint=nginx"]
+    run += [image, "-e", "stderr", "-c", "/bare/nginx.conf", "-g", "daemon off;"]
+    subprocess.run(run, check=True, capture_output=True)
+    context = ssl.create_default_context(cafile=str(own / "tls.crt"))
+    try:
+        time.sleep(2)
+        yield Way(
+            lambda: http.client.HTTPSConnection("localhost", port, context=context, timeout=600),
+            "",
+            {},
+        )
+    finally:
+        subprocess.run(["docker", "rm", "--force", container], check=True, capture_output=True)
+
+
 def ways(name: str, inventory: Path, port: int, own: int) -> tuple[Way, Way]:
     """Return the way to the server itself and that through the gateway, each published."""
     secrets = inventory / ".secrets" / name
@@ -89,16 +154,17 @@ def opened(way: Way) -> Iterator[http.client.HTTPConnection]:
         connection.close()
 
 
-def latencies(direct: Way, gated: Way, requests: int) -> tuple[float, float]:
+def latencies(ways_: Mapping[str, Way], requests: int) -> dict[str, float]:
     """Return the median milliseconds of a read by each way, asked in turn on open connections."""
-    taken: dict[int, list[float]] = {0: [], 1: []}
-    with opened(direct) as one, opened(gated) as other:
+    taken: dict[str, list[float]] = {name: [] for name in ways_}
+    with ExitStack() as stack:
+        connections = {name: stack.enter_context(opened(way)) for name, way in ways_.items()}
         for _ in range(requests):
-            for index, (way, connection) in enumerate(((direct, one), (gated, other))):
+            for name, way in ways_.items():
                 began = time.perf_counter()
-                way.get(connection, ASKED)
-                taken[index].append((time.perf_counter() - began) * 1000)
-    return statistics.median(taken[0]), statistics.median(taken[1])
+                way.get(connections[name], ASKED)
+                taken[name].append((time.perf_counter() - began) * 1000)
+    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def rate(way: Way, clients: int, seconds: float) -> float:
@@ -129,27 +195,41 @@ def transfer(way: Way) -> tuple[float, float]:
 
 
 def measured(
-    name: str, inventory: Path, port: int, own: int, requests: int = 400
-) -> dict[str, float]:
-    """Measure both ways in turn, the gateway's port and MLflow's own.
+    name: str, inventory: Path, ports: tuple[int, int, int], directory: Path, requests: int = 400
+) -> dict[str, dict[str, float]]:
+    """Measure three ways in turn: MLflow's own port, the gateway's, and that of a bare NGINX.
+
+    Args:
+        name: the platform's.
+        inventory: of that platform.
+        ports: the gateway's, MLflow's own, and one that is free.
+        directory: where files may be made.
+        requests: reads by each way for the medians.
 
     Returns:
-        milliseconds (`direct_ms`, `gated_ms`), reads a second (`direct_rate`, `gated_rate`), and
-        seconds of a GiB up and down (`direct_up`, ...), each the better of two.
+        for `ms` (milliseconds of a read), `rate` (reads a second, the median of three), `up` and
+        `down` (seconds of a GiB, the best of three) a figure of each of `direct`, `gated`, `bare`.
     """
-    direct, gated = ways(name, inventory, port, own)
-    latencies(direct, gated, 50)
-    found = dict(zip(("direct_ms", "gated_ms"), latencies(direct, gated, requests), strict=True))
-    found["direct_rate"], found["gated_rate"] = (rate(way, 4, 5.0) for way in (direct, gated))
-    for _ in range(2):
-        for which, way in (("direct", direct), ("gated", gated)):
-            for kind, seconds in zip(("up", "down"), transfer(way), strict=True):
-                key = f"{which}_{kind}"
-                found[key] = min(found.get(key, seconds), seconds)
+    gated_port, own, free = ports
+    direct, gated = ways(name, inventory, gated_port, own)
+    with bare(name, directory, free) as alone:
+        known = {"direct": direct, "gated": gated, "bare": alone}
+        latencies(known, 50)
+        found = {"ms": latencies(known, requests)}
+        # in turn, for a machine is not the same from one minute to the next
+        rates = [{which: rate(way, 4, 4.0) for which, way in known.items()} for _ in range(3)]
+        found["rate"] = {which: statistics.median(each[which] for each in rates) for which in known}
+        took = [{which: transfer(way) for which, way in known.items()} for _ in range(3)]
+    for index, kind in enumerate(("up", "down")):
+        found[kind] = {which: min(each[which][index] for each in took) for which in known}
     return found
 
 
 if __name__ == "__main__":
     import sys
+    import tempfile
 
-    print(json.dumps(measured(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])), indent=1))
+    with tempfile.TemporaryDirectory() as place:
+        gated_, own_, free_ = map(int, sys.argv[3:])
+        given = (sys.argv[1], Path(sys.argv[2]), (gated_, own_, free_), Path(place))
+        print(json.dumps(measured(*given), indent=1))

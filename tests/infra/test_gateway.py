@@ -440,6 +440,23 @@ def test_a_neighbour_that_is_down_is_told_and_one_that_is_made_anew_is_found(
         docker("rm", "--force", other)
 
 
+def test_many_requests_take_few_connections_to_a_neighbour(platform: Stack) -> None:
+    def left() -> int:
+        # those that are closed, and whose ports are taken for a minute more
+        table = docker("exec", platform.container("gateway"), "cat", "/proc/net/tcp")
+        return sum(line.split()[3] == "06" for line in table.splitlines()[1:])
+
+    before, connection = left(), connected(platform)
+    for number in range(300):
+        # what S3 is to answer, and does so with a refusal
+        connection.request("GET", f"/bucket/key?X-Amz-Signature=none&number={number}")
+        reply = connection.getresponse()
+        reply.read()
+        assert reply.status == 403
+    connection.close()
+    assert left() < before + 30
+
+
 def test_a_stopped_portal_lets_nobody_in(platform: Stack) -> None:
     name = platform.container("gateway-portal")
     docker("stop", "--time", "1", name)

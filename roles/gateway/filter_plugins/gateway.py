@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -259,6 +260,24 @@ def settings(routes: Settings, name: str, authority: str, hours: int) -> str:
     return json.dumps(told, indent=1, sort_keys=True) + "\n"
 
 
+def location(upstream: str) -> tuple[str, int]:
+    """Return host and port of a neighbour's address."""
+    parts = urlsplit(upstream)
+    return str(parts.hostname), parts.port or {"http": 80, "https": 443}[parts.scheme]
+
+
+def group(upstream: str) -> str:
+    """Return a neighbour's address with the group of its addresses instead of its name."""
+    host, port = location(upstream)
+    return f"{urlsplit(upstream).scheme}://{host}-{port}"
+
+
+def neighbours(upstreams: Sequence[str], *others: str) -> str:
+    """Return the hosts and ports of neighbours, a line for each, but for those that are empty."""
+    known = {location(upstream) for upstream in (*upstreams, *others) if upstream}
+    return "".join(f"{host} {port}\n" for host, port in sorted(known))
+
+
 def of_upstream(route: Mapping[str, Any], key: str) -> str:
     """Return the address of a path of a neighbour, or what else is said there."""
     said = str(route.get(key, ""))
@@ -294,6 +313,8 @@ class FilterModule:
         return {
             "gateway_faults": faults,
             "gateway_settings": settings,
+            "gateway_group": group,
+            "gateway_neighbours": neighbours,
             "gateway_accounts": accounts,
             "gateway_authorizations": authorizations,
         }

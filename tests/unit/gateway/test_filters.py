@@ -170,3 +170,19 @@ def test_neighbours_are_sent_their_own_token_and_the_others_none(tls: dict[str, 
     assert faults(tls, routes=[ROUTE, route]) == []
     told = gateway.authorizations([ROUTE, route])
     assert told == 'default "";\n/lab/ "token aB3._~+/=-";\n'
+
+
+def test_each_neighbour_is_looked_for_once_and_reached_by_its_group() -> None:
+    upstreams = ["http://mlflow:5000", "https://other.example", "http://minio:9001"]
+    text = gateway.neighbours(upstreams, "", "http://minio:9001", "http://portal:8000")
+    assert text.splitlines() == [
+        "minio 9001",
+        "mlflow 5000",
+        "other.example 443",
+        "portal 8000",
+    ]
+    assert [gateway.group(each) for each in upstreams] == [
+        "http://mlflow-5000",
+        "https://other.example-443",
+        "http://minio-9001",
+    ]
