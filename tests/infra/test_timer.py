@@ -1,7 +1,8 @@
 """`make timer` as a user types it, and what `make destroy` leaves of it. No platform is needed.
 
 systemctl is a recorder here, and units lie in a directory of the test's own: on a machine with
-systemd a test would leave a timer that brings up a platform.
+systemd a test would leave a timer that brings up a platform. A real one is in
+molecule/default/timer.yml.
 """
 
 from __future__ import annotations
