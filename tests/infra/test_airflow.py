@@ -438,8 +438,12 @@ def test_a_rotation_refuses_old_passwords_and_keeps_runs_and_what_was_encrypted(
     assert airflow.ask("POST", "connections", connection).status_code == 201
     old = {name: airflow.secret(name) for name in ("airflow_admin_password", "airflow_fernet_key")}
     key = airflow.token().json()["access_token"]
+    # its second stage is asked for while the rotation holds the queue
+    run = airflow.start("by_stages", "seconds=20", "word=rotated")
+    wait_for(lambda: "made rotated" in airflow.log(run, "make"), "the stage to run")
     before = airflow.get("dags/by_stages/dagRuns")["total_entries"]
-    airflow.platform.play("playbooks/rotate.yml")
+    said = airflow.platform.play("playbooks/rotate.yml")
+    assert "the queue is held; in work is small since" in said
     assert airflow.secret("airflow_fernet_key") != old["airflow_fernet_key"]
     assert airflow.token(old["airflow_admin_password"]).status_code == 401
     assert airflow.ask("GET", "dags", key=key).status_code in REFUSED
@@ -447,6 +451,9 @@ def test_a_rotation_refuses_old_passwords_and_keeps_runs_and_what_was_encrypted(
     words = ["airflow", "connections", "get", "kept", "--output", "json"]
     said = docker("exec", airflow.container("scheduler"), *words)
     assert "of-a-user" in said
+    assert airflow.end(run) == "success"
+    found = result(airflow, run, "push_and_record")
+    assert found["metrics"] == {"metrics.json": {"letters": 8}}
     assert airflow.end(airflow.start("by_stages")) == "success"
 
 
