@@ -95,6 +95,7 @@ def test_the_verdict_finds_its_promises_kept_and_a_second_run_changes_nothing(
     kept = {check.name for check in report.checks if check.ok}
     assert kept >= {
         "The gateway lets no stranger in",
+        "One log-in at the gateway opens what is behind it",
         "The gateway's certificate is trusted",
         "Nothing but the gateway is published",
     }, text

@@ -117,6 +117,9 @@ def route_faults(routes: Settings, users: Settings) -> Iterator[str]:
                 f"gateway_routes: upstream {upstream!r} of {path} is no address such as "
                 "http://server:5000, without a path."
             )
+        proof = route.get("proof", "")
+        if proof and not (proof.startswith(path) and proof.isprintable() and " " not in proof):
+            yield f"gateway_routes: proof {proof!r} of {path} is no path below it."
         said = route.get("authorization", "")
         if said and not AUTHORIZATION.match(said):
             yield (
@@ -284,6 +287,15 @@ def of_upstream(route: Mapping[str, Any], key: str) -> str:
     return f"{route['upstream']}{said}" if said.startswith("/") else said
 
 
+def proofs(routes: Settings) -> list[dict[str, Any]]:
+    """List what the verdict asks for as a user, and whose members may have it."""
+    return [
+        {"path": route["path"], "proof": route["proof"], "groups": route.get("groups", [])}
+        for route in routes
+        if route.get("proof")
+    ]
+
+
 def accounts(users: Settings) -> str:
     """Return users as the portal reads them, as JSON."""
     kept = ("password", "password_hash")
@@ -316,5 +328,6 @@ class FilterModule:
             "gateway_group": group,
             "gateway_neighbours": neighbours,
             "gateway_accounts": accounts,
+            "gateway_proofs": proofs,
             "gateway_authorizations": authorizations,
         }

@@ -12,6 +12,7 @@ from platform_verify.facts import FactError, Facts, told
 
 Verdict = Callable[[Iterable[str], str], None]
 
+OK = 200
 LEAST_DAYS = 30
 LEAST_PART = 0.25
 REFUSED = (400, 401, 403, 429)
@@ -53,6 +54,27 @@ def test_the_gateway_refuses_a_stranger_at_every_path(
         [told(answer) for answer in answers if answer["status"] not in REFUSED],
         f"{len(answers)} requests refused at {given['address']}:{given['port']}",
     )
+
+
+@pytest.mark.promise(
+    "One log-in at the gateway opens what is behind it",
+    hint="`make up` gives both sides of a route the same authorization; `make logs` says what the "
+    "neighbour has against it",
+)
+def test_a_user_is_answered_by_each_neighbour_that_a_route_has_a_proof_of(
+    platform: Platform, facts: Facts, service: Callable[[str], Service], verdict: Verdict
+) -> None:
+    given = asked(platform, service("gateway"))
+    found = facts.answer("users", "proven", {**given, "requests": []}) if given["proofs"] else []
+    rows = [row for row in found if row["user"]]
+    if not rows:
+        pytest.skip("no route has a proof for a user with a generated password")
+    wrong = [
+        f"{row['path']} answers {row['error'] or row['status']} to {row['user']}"
+        for row in rows
+        if row["status"] != OK
+    ]
+    verdict(wrong, ", ".join(f"{row['path']} as {row['user']}" for row in rows))
 
 
 @pytest.mark.promise(

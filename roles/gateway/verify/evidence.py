@@ -1,17 +1,23 @@
-"""What the gateway answers to strangers, and the certificate that it shows them."""
+"""What the gateway answers to strangers and to users, and the certificate that it shows them."""
 
 from __future__ import annotations
 
+import base64
 import http.client
+import json
 import socket
 import ssl
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from platform_verify.evidence import TIMEOUT, Json, Reader, gather
 
 SERVICE = "gateway-portal"
+USERS = Path("/run/secrets/users.json")
+# as a container of the platform reaches it
+INSIDE = {"address": "gateway", "port": 443}
 DAY = 86400
 
 
@@ -60,4 +66,28 @@ def of_door(given: Mapping[str, Any]) -> Json:
     )
 
 
+def proven(given: Mapping[str, Any], proof: Mapping[str, Any]) -> Json:
+    """Ask for a path as a user who may have it; whose name that was, and what was answered."""
+    groups, known = set(proof["groups"]), json.loads(USERS.read_text())
+    may = [one for one in known if one["password"] and (not groups or groups & {*one["groups"]})]
+    if not may:
+        return {"path": proof["path"], "user": "", "status": 0, "error": ""}
+    name = may[0]["name"]
+    word = base64.b64encode(f"{name}:{may[0]['password']}".encode()).decode()
+    request = {"path": proof["proof"], "headers": {"Authorization": f"Basic {word}"}}
+    answer = answered({**given, **INSIDE}, request)
+    # the request has the password
+    return {
+        "path": proof["path"],
+        "user": name,
+        **{key: answer[key] for key in ("status", "error")},
+    }
+
+
+def of_users(given: Mapping[str, Any]) -> Json:
+    """Read what users are answered at the paths that are `proofs`, where their passwords are."""
+    return gather({"proven": lambda: [proven(given, proof) for proof in given["proofs"]]})
+
+
+ON_REQUEST: dict[str, Reader] = {"users": of_users}
 OUTSIDE: dict[str, Reader] = {"door": of_door}

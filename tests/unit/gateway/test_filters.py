@@ -73,6 +73,8 @@ def test_what_the_inventory_ships_with_is_taken(tls: dict[str, str]) -> None:
         ({"routes": [{**ROUTE, "authorization": 'token a";b'}]}, "authorization of /mlflow/"),
         ({"routes": [{**ROUTE, "authorization": "token $host"}]}, "authorization of /mlflow/"),
         ({"routes": [{**ROUTE, "authorization": "alone"}]}, "authorization of /mlflow/"),
+        ({"routes": [{**ROUTE, "proof": "/other/x"}]}, "proof '/other/x' of /mlflow/ is no path"),
+        ({"routes": [{**ROUTE, "proof": "/mlflow/x y"}]}, "proof '/mlflow/x y' of /mlflow/"),
         ({"names": ["other.example"]}, "not for other.example"),
         ({"names": []}, "gateway_names"),
         ({"names": ["lab.example", "a b"]}, "'a b' is no name"),
@@ -163,6 +165,12 @@ def test_the_portal_reads_addresses_of_neighbours_and_no_secret(tls: dict[str, s
     assert "t0ken" not in told
     users = json.loads(gateway.accounts([USER]))
     assert users == [{**USER, "password_hash": ""}]
+
+
+def test_the_verdict_is_told_what_to_ask_for_and_no_secret() -> None:
+    route = {**ROUTE, "proof": "/mlflow/x?y=1", "groups": ["admin"], "authorization": "token t0ken"}
+    said = [{"path": "/mlflow/", "proof": "/mlflow/x?y=1", "groups": ["admin"]}]
+    assert gateway.proofs([ROUTE, route]) == said
 
 
 def test_neighbours_are_sent_their_own_token_and_the_others_none(tls: dict[str, str]) -> None:
