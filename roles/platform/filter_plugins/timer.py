@@ -51,7 +51,8 @@ Description=When the platform {platform} is looked after
 OnCalendar={calendar}
 # a machine that was off then does it when it is on again
 Persistent=true
-RandomizedDelaySec=6h
+# it begins anew with each start of the machine, which may be on for an hour only
+RandomizedDelaySec=15min
 
 [Install]
 WantedBy=timers.target

@@ -20,7 +20,7 @@ from dvc_runner.need import check
 from dvc_runner.places import HELD, hold, is_queue_held, place, release
 from dvc_runner.settings import Settings, settings
 from dvc_runner.state import read_json, write_json
-from dvc_runner.status import place_in_queue, stage_in, standing
+from dvc_runner.status import place_in_queue, stage_in, standing, status
 from dvc_runner.turns import ask, left_over, turn
 
 from .conftest import World, committed_to, new_world
@@ -139,8 +139,8 @@ def test_a_held_queue_lets_who_is_in_work_go_on_and_nobody_begin_until_it_is_rel
         # there is a place, and yet
         assert said == [HELD]
         assert hold(at, 60)["in_work"] == [told]
-        status = place_in_queue(replace(at, name="later"))
-        assert (status, place_in_queue(replace(at, name="wine"))) == (0, None)
+        assert place_in_queue(replace(at, name="later")) == 0
+        assert place_in_queue(replace(at, name="wine")) is None
     assert hold(at, 60)["in_work"] == []
     assert order == []
     assert release(at) == {"held": True}
@@ -168,6 +168,7 @@ def test_a_request_waits_in_a_held_queue_before_it_takes_the_workspace(
     assert said == [HELD]
     assert not is_running(at)
     assert standing(at) == {"state": "waiting", "place": 0}
+    assert status(replace(at, asked=""))["text"].startswith("queue held by a rotation, 1 waiting; ")
     release(at)
     thread.join(30)
     assert done.is_set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -49,6 +50,14 @@ def test_a_time_that_systemd_does_not_know_is_seen(tmp_path: Path, run: dict[str
     words = ["systemd-analyze", "verify", "--man=no", f"{tmp_path}/{NAME}.timer"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert "now and then" in done.stderr
+
+
+def test_a_machine_that_is_on_for_an_hour_a_day_comes_to_it(run: dict[str, Any]) -> None:
+    # systemd rolls the delay anew with each start (its issue 21166)
+    told = timer.units(NAME, "lab", "weekly", run)[f"{NAME}.timer"]
+    assert "Persistent=true" in told
+    (minutes,) = re.findall(r"RandomizedDelaySec=(\d+)min", told)
+    assert int(minutes) < 60
 
 
 def test_the_service_says_what_it_runs_and_takes_nothing_for_a_variable(

@@ -13,7 +13,7 @@ from dvc_runner.history import runs, when
 from dvc_runner.lock import is_running
 from dvc_runner.outputs import opened, stage_named
 from dvc_runner.overrides import spelled
-from dvc_runner.places import ahead
+from dvc_runner.places import ahead, is_queue_held
 from dvc_runner.settings import Settings
 from dvc_runner.state import read_json
 from dvc_runner.tracking import flat
@@ -59,13 +59,14 @@ def waiting(at: Settings) -> list[str]:
 def place_in_queue(at: Settings) -> int | None:
     """Return how many runs must end before this project's has a place.
 
-    None where it has one, or wants none; 0 where the queue is held, or it is about to begin.
+    None where it has one, or wants none; 0 where it waits because the queue is held.
     """
     tickets = at.queue.glob("[0-9]*") if at.queue else ()
     mine = [path for path in tickets if path.name.partition("-")[2] == at.name]
     if not mine or read_json(max(mine)):
         return None
-    return max(0, ahead(max(mine)) - at.at_once + 1)
+    place = max(0, ahead(max(mine)) - at.at_once + 1)
+    return place if place or is_queue_held(at) else None
 
 
 def standing(at: Settings) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def status(at: Settings) -> dict[str, Any]:
         if (place := place_in_queue(at)) is not None:
             doing = "waiting"
             answer |= {"state": "waiting", "place": place}
-            since = f", place {place} in the queue"
+            since = f", place {place} in the queue" if place else ""
         text = f"{doing}{since}{stage}{queue}; before it {text}"
     elif failure:
         answer["state"] = "failed"
@@ -128,6 +129,10 @@ def status(at: Settings) -> dict[str, Any]:
         answer["state"] = "done"
     else:
         answer["state"] = "never ran"
+    if is_queue_held(at):
+        # what waits has no workspace yet
+        held = f"{len(answer['waiting'])} waiting" if answer["waiting"] else "nothing waits"
+        text = f"queue held by a rotation, {held}; {text}"
     return {**answer, "text": text}
 
 
