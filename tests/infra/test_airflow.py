@@ -48,8 +48,8 @@ class Airflow:
         path = Path(self.platform.inventory) / ".secrets" / self.platform.name / name
         return path.read_text().strip()
 
-    def token(self, password: str = "") -> requests.Response:
-        said = {"username": "admin", "password": password or self.secret("airflow_admin_password")}
+    def token(self, password: str = "", name: str = "admin") -> requests.Response:
+        said = {"username": name, "password": password or self.secret("airflow_admin_password")}
         return requests.post(f"{self.base}/auth/token", json=said, timeout=60)
 
     def ask(self, method: str, path: str, body: Any = None, key: str = "") -> requests.Response:  # noqa: ANN401 - JSON
@@ -455,6 +455,35 @@ def test_a_rotation_refuses_old_passwords_and_keeps_runs_and_what_was_encrypted(
     found = result(airflow, run, "push_and_record")
     assert found["metrics"] == {"metrics.json": {"letters": 8}}
     assert airflow.end(airflow.start("by_stages")) == "success"
+
+
+def test_who_was_the_admin_before_has_neither_password_nor_rights(airflow: Airflow) -> None:
+    key = airflow.token().json()["access_token"]
+    airflow.platform.play("site.yml", "--tags", "platform", airflow_admin="boss")
+    try:
+        boss = airflow.token(name="boss").json()["access_token"]
+        assert airflow.ask("GET", "connections", key=boss).status_code == 200
+        assert airflow.token().status_code == 401
+        # of a log-in before
+        wait_for(
+            lambda: airflow.ask("GET", "connections", key=key).status_code in REFUSED,
+            "the session before to be worth nothing",
+        )
+        again = airflow.platform.play("site.yml", "--tags", "platform", airflow_admin="boss")
+        assert "changed=0" in again
+    finally:
+        airflow.platform.play("site.yml", "--tags", "platform")
+    assert airflow.ask("GET", "connections").status_code == 200
+    assert airflow.token(name="boss").status_code == 401
+
+
+def test_another_airflow_user_is_refused_by_what_the_volumes_hold(airflow: Airflow) -> None:
+    other = {"airflow_user": "10011:10011"}
+    told = airflow.platform.attempt("site.yml", "--tags", "platform", **other)
+    said = "is not for 10011:10011, it is 10001:10001's: set airflow_user back to its owner"
+    assert said in " ".join(told.split())
+    airflow.platform.play("site.yml", "--tags", "platform")
+    assert airflow.ask("GET", "dags").status_code == 200
 
 
 @pytest.mark.parametrize(

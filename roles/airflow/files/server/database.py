@@ -12,6 +12,7 @@ import contextlib
 import logging
 import math
 import os
+import secrets
 import sys
 import time
 from argparse import Namespace
@@ -26,6 +27,8 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 SECRETS = Path("/run/secrets")
 # the keys that the database may be encrypted with, a line each; a job alone has them
 KEPT = Path("/keys/fernet_key")
+# who had the inventory's password last, beside them
+ADMIN = Path("/keys/admin")
 PAUSE = 1.0
 LOCK = 7_205_759_404
 # tables of Airflow that no model of its core names
@@ -171,10 +174,15 @@ def encrypt_anew() -> None:
 
 def keep(keys: list[str]) -> None:
     """Note which keys the database may be encrypted with."""
-    part = KEPT.with_suffix(".part")
+    note(KEPT, "\n".join(keys))
+
+
+def note(path: Path, content: str) -> None:
+    """Write a file of the job's volume whole or not at all."""
+    part = path.with_suffix(".part")
     part.touch(mode=0o600)
-    part.write_text("\n".join(keys), encoding="utf-8")
-    part.replace(KEPT)
+    part.write_text(content, encoding="utf-8")
+    part.replace(path)
 
 
 # --- the admin
@@ -183,6 +191,8 @@ def keep(keys: list[str]) -> None:
 def ensure_admin(name: str, password: str) -> None:
     """Have a user with all rights and this password; one that is there keeps all else.
 
+    Who had that before, under another name, loses both, and stays for what a proxy says of him.
+
     Raises:
         RefusedError: Airflow did not take it.
     """
@@ -190,24 +200,33 @@ def ensure_admin(name: str, password: str) -> None:
         get_application_builder,
     )
 
+    before = ADMIN.read_text(encoding="utf-8") if ADMIN.exists() else name
     with get_application_builder() as builder:
-        users: Any = builder.sm
-        role, user = users.find_role("Admin"), users.find_user(name)
-        if user is None:
-            user = users.add_user(
-                name, name, "of the platform", f"{name}@localhost", role, password
-            )
-        elif not users.check_password(name, password):
-            users.reset_password(user.id, password)
-        elif user.active and role in user.roles:
-            return
-        if not user:
-            raise RefusedError(f"Airflow took no user {name}: see what it says above this line.")
-        user.active = True
-        if role not in user.roles:
-            user.roles.append(role)
-        users.update_user(user)
-        say(f"{name} has the password of the inventory")
+        give(builder.sm, name, password)
+        if before != name and (user := builder.sm.find_user(before)):
+            builder.sm.reset_password(user.id, secrets.token_urlsafe())
+            user.roles = []
+            builder.sm.update_user(user)
+            say(f"{before} was the admin before, and has neither its password nor its rights now")
+    note(ADMIN, name)
+
+
+def give(users: Any, name: str, password: str) -> None:  # noqa: ANN401 - Airflow is not here
+    """Give a user all rights and a password, where it has not both."""
+    role, user = users.find_role("Admin"), users.find_user(name)
+    if user is None:
+        user = users.add_user(name, name, "of the platform", f"{name}@localhost", role, password)
+    elif not users.check_password(name, password):
+        users.reset_password(user.id, password)
+    elif user.active and role in user.roles:
+        return
+    if not user:
+        raise RefusedError(f"Airflow took no user {name}: see what it says above this line.")
+    user.active = True
+    if role not in user.roles:
+        user.roles.append(role)
+    users.update_user(user)
+    say(f"{name} has the password of the inventory")
 
 
 def main(argv: list[str]) -> int:
