@@ -12,7 +12,7 @@ take() { cp "$got" "$seen" && cat "$seen" >"$served"; }
 
 # Debian's NGINX resolves the names of a group once. One that has no address now has no group, and is looked for oftener.
 look() {
-  pause=2
+  pause=3
   while read -r host port; do
     servers=$(getent ahostsv4 "$host" | sort -u | while read -r address kind _; do
       [ "$kind" != STREAM ] || printf ' server %s:%s;' "$address" "$port"

@@ -105,7 +105,7 @@ def test_a_neighbour_that_has_another_address_is_told_once(
     wait_for((tmp_path / "again").exists)
     assert groups() == minio | replicas
     (tmp_path / "getent.mlflow").write_text("10.0.0.3\n10.0.0.4\n")
-    time.sleep(5)
+    time.sleep(7)
     assert (tmp_path / "again").read_text().count("--") == 1
     (tmp_path / "getent.mlflow").unlink()
     wait_for(lambda: (tmp_path / "again").read_text().count("--") == 2)
