@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ DECLARED = """\
   gather_facts: false
   tasks: [{{debug: {{msg: "{{{{ platform_promises.services | to_json }}}}"}}}}]
 """
+PORTS = ("minio_api_port", "minio_console_port", "mlflow_port")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,9 @@ def play(copy: Path, playbook: str, *words: str) -> str:
 
 
 def test_a_run_would_bring_it_up(copy: Path) -> None:
+    # a name and ports that no platform of this machine has
+    own = {"platform_name": "toys", **dict.fromkeys(PORTS, "")}
+    (copy / "inventory/local/group_vars/all/zz-own.yml").write_text(json.dumps(own))
     said = play(copy, "site.yml", "--check", "-e", "platform_memory_minimum=1")
     assert "Would start or recreate what changed of" in said
     for service in ("toystore", "toy-migrate", "toy"):
