@@ -262,6 +262,15 @@ def test_a_rotation_waits_for_the_run_in_work_and_what_waits_goes_on_after_it_wi
         assert found.json()["run"]["info"]["status"] == "FINISHED"
 
 
+def test_a_queue_that_a_killed_rotation_left_held_goes_on_with_make_up(beside: Stack) -> None:
+    runner = ("exec", beside.container("dvc-runner-wine"), "dvc_runner")
+    docker(*runner, "hold", "1800")
+    beside.play("site.yml", "--check")
+    assert "queue held" in docker(*runner, "status")
+    beside.play("site.yml", *UNJUDGED)
+    assert "queue held" not in docker(*runner, "status")
+
+
 def asked_of(platform: Stack, project: str) -> list[str]:
     """The requests that wait for their turn."""
     runner = platform.container(f"dvc-runner-{project}")
