@@ -60,7 +60,14 @@ READ_BY_OFF       := timer
 READ_BY_KEEP_DATA := destroy
 READ_BY_IMAGES    := destroy
 READ_BY_CONFIRM   := destroy prune
-GIVEN := $(foreach word,DATA NAME FROM SET GRID FORCE RUNS RUN KEEP OFF KEEP_DATA IMAGES,\
+ONLY_SOME_READ := DATA NAME FROM SET GRID FORCE RUNS RUN KEEP OFF KEEP_DATA IMAGES
+WORDS := $(ONLY_SOME_READ) CONFIRM SYSTEM INVENTORY PROJECT ARGS PYTHON
+close = $(shell $(PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' $(1) $(WORDS) 2>/dev/null)
+meant = $(if $(1),did you mean $(1)?,`make help` names them$(comma) and a variable of the environment stands before `make`)
+# PLATFORM was one, and is told of below
+$(foreach word,$(filter-out $(WORDS) PLATFORM,$(.VARIABLES)),$(if $(filter command,$(origin $(word))),\
+  $(error $(word)= is a word that no verb reads, and nothing was done: $(call meant,$(call close,'$(word)')))))
+GIVEN := $(foreach word,$(ONLY_SOME_READ),\
   $(if $(filter command,$(origin $(word))),$(if $(value $(word)),$(word))))
 $(foreach word,$(GIVEN),$(if $(filter $(READ_BY_$(word)),$(MAKECMDGOALS)),,\
   $(error $(word)= says nothing to `make $(MAKECMDGOALS)`, and nothing was done: it is for $(READ_BY_$(word)))))
@@ -73,6 +80,16 @@ $(foreach word,FORCE OFF KEEP_DATA IMAGES CONFIRM,$(eval $(call yes-or-no,$(word
 # as it was typed: a dollar in a file's name is no variable of make
 override DATA := $(value DATA)
 export CONFIRM DATA KEEP_DATA IMAGES
+
+# --- which platform ------------------------------------------------------------------------------------------------------
+# an unset variable of a script is no choice, and neither is a directory of several inventories, which would be merged
+CHOSEN := $(foreach word,SYSTEM INVENTORY,$(if $(filter file,$(origin $(word))),,$(word)))
+$(foreach word,$(CHOSEN),$(if $(strip $($(word))),,\
+  $(error $(word)= is empty, and nothing was done: name one, or leave it out for inventory/local)))
+$(if $(word 2,$(CHOSEN)),\
+  $(error SYSTEM=$(SYSTEM) and INVENTORY=$(INVENTORY) both name an inventory, and nothing was done: leave one of them out))
+$(if $(wildcard $(addsuffix /*/hosts.yml,$(INVENTORY))),\
+  $(error $(INVENTORY) is a directory of several inventories, and nothing was done: name one of them))
 
 BIN      := .venv/bin
 # a directory by its absolute path (./churn, not churn), a git URL or a name as it is

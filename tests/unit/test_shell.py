@@ -268,6 +268,52 @@ def test_a_word_that_the_verb_would_pass_over_is_refused_with_those_that_read_it
     assert f"it is for {readers}" in said
 
 
+@pytest.mark.parametrize(
+    ("verb", "word", "meant"),
+    [
+        ("destroy", "SYTEM=full", "did you mean SYSTEM?"),
+        ("status", "system=full", "did you mean SYSTEM?"),
+        ("up", "PROJEKT=churn", "did you mean PROJECT?"),
+        ("destroy", "KEEPDATA=yes", "did you mean KEEP_DATA?"),
+        ("up", "GOPROXY=https://go.example", "a variable of the environment stands before `make`"),
+    ],
+)
+def test_a_word_that_no_verb_reads_is_refused_with_the_one_that_was_meant(
+    verb: str, word: str, meant: str, checkout: Path
+) -> None:
+    said = refused(checkout, verb, word, "CONFIRM=yes")
+    assert f"{word.partition('=')[0]}= is a word that no verb reads, and nothing was done" in said
+    assert meant in said
+
+
+@pytest.mark.parametrize("by_shell", [True, False])
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"SYSTEM": ""}, "SYSTEM= is empty"),
+        ({"SYSTEM": " "}, "SYSTEM= is empty"),
+        ({"SYSTEM": "."}, "inventory/. is a directory of several inventories"),
+        ({"INVENTORY": ""}, "INVENTORY= is empty"),
+        ({"INVENTORY": "inventory"}, "inventory is a directory of several inventories"),
+        ({"SYSTEM": "local", "INVENTORY": "inventory/local"}, "both name an inventory"),
+    ],
+    ids=str,
+)
+def test_what_names_no_one_inventory_is_refused(
+    given: dict[str, str], says: str, by_shell: bool, checkout: Path
+) -> None:
+    words = [] if by_shell else [f"{name}={value}" for name, value in given.items()]
+    said = refused(checkout, "destroy", "CONFIRM=yes", *words, **(given if by_shell else {}))
+    assert says in said
+    assert "nothing was done" in said
+
+
+@pytest.mark.parametrize("word", ["SYSTEM=local", "INVENTORY=inventory/local", "INVENTORY=lab,"])
+def test_one_inventory_is_taken_however_it_is_named(word: str, checkout: Path) -> None:
+    words = make(checkout, word, env={})["words"]
+    assert words[words.index("-i") + 1] in ("inventory/local", "lab,")
+
+
 def test_a_word_of_the_shell_is_no_word_of_the_command(checkout: Path) -> None:
     shell = {"DATA": "wine.csv", "KEEP_DATA": "maybe", "FORCE": "yes", "OFF": "yes"}
     assert "platform_timer_state=absent" not in make(checkout, env=shell, target="timer")["words"]
