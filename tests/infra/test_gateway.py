@@ -130,8 +130,8 @@ def test_boto3_stores_and_fetches_and_presigned_addresses_work_for_who_has_none_
     ("shell", "said"),
     [
         ("unset MLFLOW_TRACKING_SERVER_CERT_PATH", "certificate verify failed"),
-        ("unset MLFLOW_TRACKING_PASSWORD", "401"),
-        ("export MLFLOW_TRACKING_PASSWORD=wrong", "401"),
+        ("unset MLFLOW_TRACKING_PASSWORD", "Log in first"),
+        ("export MLFLOW_TRACKING_PASSWORD=wrong", "This name and password do not belong"),
     ],
 )
 def test_mlflows_client_is_told_what_it_lacks(environment: Path, shell: str, said: str) -> None:

@@ -261,6 +261,22 @@ def test_a_person_who_may_not_pass_gets_the_form_and_a_program_a_sentence(client
     assert client.ask("/refused", x_gateway_refusal="group")[0] == 403
 
 
+@pytest.mark.parametrize("name", ["admin", "nobody"])
+def test_a_program_that_sent_a_wrong_password_is_told_so_and_not_which_of_the_two_is_wrong(
+    client: Client, name: str
+) -> None:
+    sent = basic(name, "wrong")
+    status, headers, text = client.ask("/refused", authorization=sent, x_gateway_asked="/mlflow/")
+    assert (status, headers["www-authenticate"]) == (401, 'Basic realm="lab"')
+    assert text == "This name and password do not belong together.\n"
+
+
+@pytest.mark.parametrize("sent", [{}, {"authorization": "Bearer of-a-neighbour"}])
+def test_a_program_that_sent_no_password_is_told_to(client: Client, sent: dict[str, str]) -> None:
+    text = client.ask("/refused", x_gateway_asked="/airflow/api/v2/dags", **sent)[2]
+    assert text == "Log in first, or send a user and password with the request.\n"
+
+
 def test_the_start_page_lists_what_its_user_may_open_and_runs_its_own_script_only() -> None:
     users = [*USERS, {**USERS[0], "name": "eva", "groups": []}]
     client = Client(users)

@@ -47,6 +47,7 @@ REMEMBERED_SECONDS = 300.0  # that a password was right, so that a slow hash is 
 REMEMBERED = 1000
 LONGEST = 4096  # bytes of a form
 STATE_SECONDS = 2.0
+WRONG = "This name and password do not belong together."
 TOO_MANY = "Too many wrong passwords: wait a minute."
 AT_ONCE = 2  # passwords whose hash is made at the same time
 WAITING = 32  # of which so many may wait
@@ -276,9 +277,9 @@ class Portal:
             if "sec-fetch-mode" in request.headers
             else {"WWW-Authenticate": f'Basic realm="{self._name}"'}
         )
-        return PlainTextResponse(
-            "Log in first, or send a user and password with the request.\n", 401, asks
-        )
+        sent = basic(request.headers.get("authorization", ""))
+        sentence = WRONG if sent else "Log in first, or send a user and password with the request."
+        return PlainTextResponse(f"{sentence}\n", 401, asks)
 
     async def start(self, request: Request) -> Response:
         """Show what runs here."""
@@ -329,7 +330,7 @@ class Portal:
         except TooManyError:
             return self._form(goal, TOO_MANY, 429)
         if user is None:
-            return self._form(goal, "This name and password do not belong together.", 401)
+            return self._form(goal, WRONG, 401)
         answer = RedirectResponse(goal, status_code=303)
         answer.set_cookie(
             self._cookie,
