@@ -13,13 +13,13 @@ from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
 sys.path.insert(0, str(Path(__file__).parent))
-from dvc_pipeline import ActionModule as Pipeline  # Ansible loads plugins by file, not by package
-from dvc_pipeline import explained, runner, seconds, told, words
+# Ansible loads plugins by file, not by package
+from dvc_pipeline import RunnerAction, explained, runner, seconds, told, words
 
 from dvc_runner.git import RunnerError
 
 
-class ActionModule(Pipeline):
+class ActionModule(RunnerAction):
     """Arguments: projects (as the filter dvc_runner_listed returns them), words of the question.
 
     With `lenient` the question only looks: a project whose runner is not there, or cannot answer
@@ -30,7 +30,7 @@ class ActionModule(Pipeline):
         self, tmp: str | None = None, task_vars: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Run the task; it changes what the question changes, and says so of none."""
-        result: dict[str, Any] = super(Pipeline, self).run(tmp, task_vars)
+        result: dict[str, Any] = super().run(tmp, task_vars)
         answers: dict[str, Any] = {}
         errors: dict[str, str] = {}
         lenient = bool(self._task.args.get("lenient"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 import time
@@ -11,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 sys.path.insert(0, str(Path(__file__).parent))
-from dvc_pipeline import ActionModule as Pipeline  # Ansible loads plugins by file, not by package
-from dvc_pipeline import explained, runner
+# Ansible loads plugins by file, not by package
+from dvc_pipeline import RunnerAction, explained, is_away, runner
 
 POLL_SECONDS = 3.0
 TOLD_SECONDS = 60.0
@@ -24,11 +24,12 @@ TOLD_SECONDS = 60.0
 WAITING_SECONDS = 60
 # for the rest: forgetting secrets, bringing everything up with others
 CHANGING_SECONDS = 1800
-# nothing is in work where no runner is; a shell and Docker say it so
-ABSENT = ("No such container", "is not running", "not found", "connect to the Docker daemon")
+# a shell's words, and its code: Docker says the same of a program that a container lacks
+NO_DOCKER, NO_DOCKER_CODE = re.compile(r"docker: (command )?not found"), 127
+NO_ENGINE = "Cannot connect to the Docker daemon"
 
 
-class ActionModule(Pipeline):
+class ActionModule(RunnerAction):
     """Arguments: projects (as the filter dvc_runner_listed returns them), state, timeout.
 
     State `held` has no run begin from now on, and waits until none is in work; where that takes
@@ -39,32 +40,34 @@ class ActionModule(Pipeline):
         self, tmp: str | None = None, task_vars: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Run the task; who waits in the queue loses nothing, so this is no change."""
-        result: dict[str, Any] = ActionBase.run(self, tmp, task_vars)
-        containers = [one["container"] for one in self._task.args["projects"]]
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        containers = {one["name"]: one["container"] for one in self._task.args["projects"]}
         if self._task.check_mode:
             return result | {"skipped": True, "skip_reason": "check mode holds no queue"}
         if self._task.args["state"] == "released":
-            self._any(containers, "release")
+            self._any(containers.values(), "release")
         else:
             self._wait(containers, int(self._task.args["timeout"]))
         return result | {"changed": False}
 
-    def _wait(self, containers: list[str], timeout: int) -> None:
+    def _wait(self, containers: Mapping[str, str], timeout: int) -> None:
         """Hold the queue until no run is in work; raises AnsibleActionFail after the time."""
         began, told, told_at = time.monotonic(), "", 0.0
-        while in_work := self._any(containers, "hold", str(WAITING_SECONDS)).get("in_work"):
+        while in_work := self._any(containers.values(), "hold", str(WAITING_SECONDS)).get(
+            "in_work"
+        ):
             left, now = began + timeout - time.monotonic(), time.monotonic()
             said = named(in_work)
             if left <= 0:
-                self._any(containers, "release")
-                raise AnsibleActionFail(refusal(said, in_work, timeout))
+                self._any(containers.values(), "release")
+                raise AnsibleActionFail(refusal(said, in_work, timeout, containers))
             if said != told or now > told_at + TOLD_SECONDS:
                 Display().display(
                     f"  the queue is held; {said}: this waits for the end, {left:.0f} s at most"
                 )
                 told, told_at = said, now
             time.sleep(min(POLL_SECONDS, max(left, 0.1)))
-        self._any(containers, "hold", str(CHANGING_SECONDS))
+        self._any(containers.values(), "hold", str(CHANGING_SECONDS))
 
     def _any(self, containers: Iterable[str], *words: str) -> dict[str, Any]:
         """Ask the first runner that is there, for all share one queue; empty where none is."""
@@ -75,12 +78,26 @@ class ActionModule(Pipeline):
                 return dict(json.loads(reply["stdout"]))
             if "invalid choice" in said:
                 raise AnsibleActionFail(
-                    f"{container} is of an earlier release, whose queue cannot be held: "
-                    "`make up` first."
+                    outdated(container, str(self._task.args.get("image") or ""))
                 )
-            if not any(each in said for each in ABSENT):
+            if not is_absent(int(reply["rc"]), said):
                 raise AnsibleActionFail(explained(container, said))
         return {}
+
+
+def is_absent(code: int, said: str) -> bool:
+    """Tell whether there is no runner; who is not allowed to ask does not know that."""
+    no_docker = code == NO_DOCKER_CODE and NO_DOCKER.search(said)
+    return is_away(said) or NO_ENGINE in said or bool(no_docker)
+
+
+def outdated(container: str, image: str) -> str:
+    """Say what to do with a runner that knows no hold; `image` is the user's own, if it is one."""
+    mend = f"build dvc_runner_image ({image}) anew from this release, then " if image else ""
+    return (
+        f"{container} is of an earlier release, whose queue cannot be held: {mend}`make up`, then "
+        "try again."
+    )
 
 
 def named(in_work: Iterable[Mapping[str, Any]]) -> str:
@@ -89,10 +106,22 @@ def named(in_work: Iterable[Mapping[str, Any]]) -> str:
     return f"in work is {' and '.join(runs)}"
 
 
-def refusal(said: str, in_work: Iterable[Mapping[str, Any]], timeout: int) -> str:
-    """Say in a sentence why nothing is done, and what to do."""
-    ends = ", ".join(f"`make cancel PROJECT={one['project']}`" for one in in_work)
+def refusal(
+    said: str, in_work: Iterable[Mapping[str, Any]], timeout: int, containers: Mapping[str, str]
+) -> str:
+    """Say in a sentence why nothing is done, and what to do; `containers` by their projects."""
+    ends = ", ".join(dict.fromkeys(ending(one, containers) for one in in_work))
     waited = f" still, after {timeout} s (dvc_runner_hold_timeout)" if timeout else ""
     return (
         f"Nothing was changed: {said}{waited}. Wait for the end or end it ({ends}), then try again."
     )
+
+
+def ending(one: Mapping[str, Any], containers: Mapping[str, str]) -> str:
+    """Say what ends a run: one that has no request goes on in its container, whoever interrupts."""
+    name = one["project"]
+    if one["asked"]:
+        return f"`make cancel PROJECT={name}`"
+    if name not in containers:
+        return f"the `make reproduce` of {name} ends by itself alone"
+    return f"the `make reproduce` of {name} is ended by `docker restart {containers[name]}`"

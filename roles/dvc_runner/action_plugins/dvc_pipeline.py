@@ -73,7 +73,36 @@ class Run:
     away: int = 0
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
+class RunnerAction(ActionBase):  # type: ignore[misc]  # Ansible ships no types
+    """An action that asks runners in their containers."""
+
+    def _ask(
+        self, container: str, *words: str, given: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run a subcommand of a runner in its container and return its JSON answer.
+
+        What is `given` goes by stdin: every user of the host can read a command line.
+        """
+        options = ["-i"] if given is not None else []
+        reply = self._on_host(
+            shlex.join([*runner(container, *options), *words]), f"{json.dumps(given)}\n".encode()
+        )
+        if reply["rc"]:
+            said = (reply["stderr"] + reply["stdout"]).strip()
+            raise AnsibleActionFail(explained(container, said))
+        answer: dict[str, Any] = json.loads(reply["stdout"] or "{}")
+        return answer
+
+    def _on_host(self, command: str, in_data: bytes = b"\n") -> dict[str, Any]:
+        """Run a command on the host, in the environment of the play.
+
+        With input to read SSH gives it no terminal, which would mix its two outputs.
+        """
+        prefix = self._compute_environment_string()
+        return dict(self._low_level_execute_command(f"{prefix} {command}", in_data=in_data))
+
+
+class ActionModule(RunnerAction):
     """Ask each project's runner whether a run is needed; start those, side by side, and wait.
 
     Arguments: projects (as the filter dvc_runner_listed returns them), environments (as
@@ -234,31 +263,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
             )
         }
 
-    def _ask(
-        self, container: str, *words: str, given: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Run a subcommand of a runner in its container and return its JSON answer.
-
-        What is `given` goes by stdin: every user of the host can read a command line.
-        """
-        options = ["-i"] if given is not None else []
-        reply = self._on_host(
-            shlex.join([*runner(container, *options), *words]), f"{json.dumps(given)}\n".encode()
-        )
-        if reply["rc"]:
-            said = (reply["stderr"] + reply["stdout"]).strip()
-            raise AnsibleActionFail(explained(container, said))
-        answer: dict[str, Any] = json.loads(reply["stdout"] or "{}")
-        return answer
-
-    def _on_host(self, command: str, in_data: bytes = b"\n") -> dict[str, Any]:
-        """Run a command on the host, in the environment of the play.
-
-        With input to read SSH gives it no terminal, which would mix its two outputs.
-        """
-        prefix = self._compute_environment_string()
-        return dict(self._low_level_execute_command(f"{prefix} {command}", in_data=in_data))
-
     def _begin(self, it: Run) -> None:
         """Hand over what a run needs, and start it so that it outlives this process."""
         container = it.project["container"]
@@ -350,6 +354,11 @@ def explained(container: str, said: str) -> str:
     if "No such container" in said:
         return f"{container} is not there: `make up` with this project starts it."
     return f"{container}: {said}"
+
+
+def is_away(said: str) -> bool:
+    """Tell whether Docker says that a container is not there, or not yet."""
+    return "No such container" in said or "is not running" in said
 
 
 def told(errors: Mapping[str, str]) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 
 sys.path.insert(0, str(Path(__file__).parent))
-from dvc_pipeline import ActionModule as Pipeline  # Ansible loads plugins by file, not by package
-from dvc_pipeline import explained, runner, told
+# Ansible loads plugins by file, not by package
+from dvc_pipeline import RunnerAction, explained, runner, told
 
 from dvc_runner.git import without_passwords
 
@@ -31,14 +31,16 @@ CHANGED = (
 )
 
 
-class ActionModule(Pipeline):
+class ActionModule(RunnerAction):
     """Arguments: projects (as the filter dvc_runner_listed returns them)."""
+
+    TRANSFERS_FILES = True
 
     def run(
         self, tmp: str | None = None, task_vars: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Run the task."""
-        result: dict[str, Any] = super(Pipeline, self).run(tmp, task_vars)
+        result: dict[str, Any] = super().run(tmp, task_vars)
         written: dict[str, list[str]] = {}
         errors: dict[str, str] = {}
         for one in self._task.args["projects"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,12 +34,17 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def ask(
-    answers: list[dict[str, Any]], state: str = "held", timeout: object = 60, check: bool = False
+    answers: list[dict[str, Any]],
+    state: str = "held",
+    timeout: object = 60,
+    check: bool = False,
+    image: str = "",
 ) -> list[str]:
     """Hold or release; the last of the answers stays. Returns what the runners were asked."""
     it: Any = object.__new__(held.ActionModule)
     it._task = SimpleNamespace(
-        args={"projects": PROJECTS, "state": state, "timeout": timeout}, check_mode=check
+        args={"projects": PROJECTS, "state": state, "timeout": timeout, "image": image},
+        check_mode=check,
     )
     asked: list[str] = []
 
@@ -87,19 +91,76 @@ def test_a_platform_whose_runners_are_not_there_has_nothing_in_work(shown: list[
     ]
 
 
+# as Docker and shells say it
+DENIED = (
+    "permission denied while trying to connect to the Docker daemon socket at "
+    "unix:///var/run/docker.sock: dial unix /var/run/docker.sock: connect: permission denied"
+)
+LACKING = (
+    "OCI runtime exec failed: exec failed: unable to start container process: exec: "
+    '"dvc_runner": executable file not found in $PATH: unknown'
+)
+
+
 @pytest.mark.parametrize(
-    ("complaint", "said"),
+    ("code", "complaint"),
     [
-        ("argument command: invalid choice: 'hold'", "an earlier release, .* `make up` first"),
-        ("disk full", "lab-dvc-runner-wine: disk full"),
+        (1, "Error response from daemon: No such container: lab-dvc-runner-wine"),
+        (1, "Error response from daemon: Container 54c7879e is not running"),
+        (1, "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running?"),
+        (127, "/bin/sh: 1: docker: not found"),
+        (127, "bash: line 1: docker: command not found"),
     ],
 )
-def test_a_runner_that_cannot_hold_its_queue_keeps_the_secrets_as_they_are(
-    shown: list[str], complaint: str, said: str
+def test_where_no_runner_is_nothing_is_in_work(shown: list[str], code: int, complaint: str) -> None:
+    assert len(ask([{"rc": code, "stdout": "", "stderr": complaint}])) == 4
+    assert shown == []
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        (1, DENIED),
+        (126, LACKING),
+        (127, LACKING),
+        (1, "sh: 1: docker: not found"),
+        (1, "Error response from daemon: Container 54c7879e is paused, unpause the container"),
+        (1, "disk full"),
+    ],
+)
+def test_who_cannot_ask_what_is_in_work_keeps_the_secrets_as_they_are(
+    shown: list[str], code: int, complaint: str
+) -> None:
+    asked, said = ask([{"rc": code, "stdout": "", "stderr": complaint}])
+    assert asked == "wine dvc_runner hold 60"
+    assert said == f"lab-dvc-runner-wine: {complaint}"
+    assert shown == []
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("", "cannot be held: `make up`, then try again."),
+        ("ours/runner:1", "cannot be held: build dvc_runner_image (ours/runner:1) anew from this"),
+    ],
+)
+def test_a_runner_of_an_earlier_release_is_told_with_what_brings_one_of_this(
+    shown: list[str], image: str, said: str
 ) -> None:
     del shown
-    *_, last = ask([{"rc": 2, "stdout": "", "stderr": complaint}])
-    assert re.search(said, last)
+    complaint = "argument command: invalid choice: 'hold'"
+    *_, last = ask([{"rc": 2, "stdout": "", "stderr": complaint}], image=image)
+    assert said in last
+
+
+def test_a_run_that_nobody_requested_is_not_said_to_be_cancelled(shown: list[str]) -> None:
+    del shown
+    again, ad_hoc = ({**WINE, "project": name, "asked": ""} for name in ("churn", "else"))
+    *_, said = ask([answer(WINE, again, ad_hoc)], timeout=0)
+    assert (
+        "or end it (`make cancel PROJECT=wine`, the `make reproduce` of churn is ended by `docker "
+        "restart lab-dvc-runner-churn`, the `make reproduce` of else ends by itself alone), then"
+    ) in said
 
 
 def test_a_check_holds_nothing_and_what_is_released_is_asked_of_one(shown: list[str]) -> None:
