@@ -3,36 +3,50 @@
 # which the platform's own is served; one that NGINX cannot load is not taken.
 set -eu
 umask 077
-got=/acme/served.pem served=/tmp/tls.pem seen=/tmp/seen.pem known=/tmp/neighbours.conf found=/tmp/found.conf
+got=/acme/served.pem served=/tmp/tls.pem seen=/tmp/seen.pem before=/tmp/before.pem
+answers=/tmp/answers known=/tmp/neighbours.conf found=/tmp/found.conf
+pause=3 missed=
 # a name that no container has is asked of servers far away
 export RES_OPTIONS='timeout:1 attempts:1'
+mkdir -p "$answers"
 
 own() { cat /config/tls.crt /run/secrets/tls_key >"$served"; }
-take() { cp "$got" "$seen" && cat "$seen" >"$served"; }
+renew() {
+  cp "$served" "$before"
+  cp "$got" "$seen" && cat "$seen" >"$served"
+  "$@" -t -q || { cat "$before" >"$served" && return 1; }
+}
 
-# Debian's NGINX resolves the names of a group once. One that has no address now has no group, and is looked for oftener.
+# Debian's NGINX resolves the names of a group once. One that has no address has no group, and is looked for oftener.
 look() {
-  pause=3
+  pause=3 missing='' asked=''
   while read -r host port; do
-    servers=$(getent ahostsv4 "$host" | sort -u | while read -r address kind _; do
+    getent ahostsv4 "$host" >"$answers/$host$port" &
+    asked="$asked $!"
+  done </config/neighbours
+  # shellcheck disable=SC2086
+  wait $asked || :
+  while read -r host port; do
+    group=${host%.}-$port
+    servers=$(sort -u "$answers/$host$port" | while read -r address kind _; do
       [ "$kind" != STREAM ] || printf ' server %s:%s;' "$address" "$port"
     done)
     if [ -n "$servers" ]; then
       # shorter than any server keeps one: it would close it in the face of a request
-      echo "upstream $host-$port {$servers keepalive 32; keepalive_timeout 1s; keepalive_requests 100000; }"
+      echo "upstream $group {$servers keepalive 32; keepalive_timeout 1s; keepalive_requests 100000; }"
     else
-      pause=0.5
+      pause=0.5 missing="$missing $group "
+      # one question may go unanswered
+      case $missed in *" $group "*) ;; *) grep -s "^upstream $group " "$known" || : ;; esac
     fi
   done </config/neighbours >"$found"
+  missed=$missing
   ! cmp -s "$found" "$known" && mv "$found" "$known"
 }
 
 own
 look || :
-if [ -s "$got" ]; then
-  take
-  "$@" -t -q || own
-fi
+[ ! -s "$got" ] || renew "$@" || :
 "$@" -g 'daemon off;' &
 server=$!
 trap 'kill -TERM "$server"' TERM INT
@@ -43,7 +57,7 @@ while kill -0 "$server" 2>/dev/null; do
   wait $! || :
   news=
   if look; then news=neighbours; fi
-  if [ -s "$got" ] && ! cmp -s "$got" "$seen" && take; then news=certificate; fi
+  if [ -s "$got" ] && ! cmp -s "$got" "$seen" && renew "$@"; then news=certificate; fi
   if [ -n "$news" ]; then kill -HUP "$server" || :; fi
 done
 wait "$server"

@@ -22,6 +22,7 @@ UPSTREAM = re.compile(r"https?://[a-z0-9.-]+(:\d+)?\Z")
 AUTHORIZATION = re.compile(r"[A-Za-z0-9-]+ [A-Za-z0-9._~+/=-]+\Z")
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z")
 EMAIL = re.compile(r"[^@\s,?<>]+@[A-Za-z0-9.-]+\Z")
+ORIGIN = re.compile(r"https://[^/\s]+\Z")
 URL = re.compile(r"https://[^/\s]+(/\S*)?\Z")
 TAKEN = ("/login/", "/logout/", "/state/")
 Settings = Sequence[Mapping[str, Any]]
@@ -51,16 +52,16 @@ def door_faults(given: Mapping[str, Any]) -> Iterator[str]:
                 f"gateway_{key} is {given[key]!r}: give a port of the host, 'port' or "
                 "'address:port'."
             )
-    if not URL.match(given["url"]):
+    if not ORIGIN.match(str(given["url"] or "")):
         yield (
             f"gateway_url is {given['url']!r}: give the address that browsers have for it, such "
-            "as https://lab.example.org."
+            "as https://lab.example.org, with nothing after host and port."
         )
-    if not given["platform"].strip():
+    if not str(given["platform"] or "").strip():
         yield "gateway_platform is empty: give the name that pages and sessions have."
     if given["session_hours"] < 1:
         yield f"gateway_session_hours is {given['session_hours']}: give 1 or more."
-    if given["s3_upstream"] and not UPSTREAM.match(given["s3_upstream"]):
+    if given["s3_upstream"] and not is_upstream(given["s3_upstream"]):
         yield (
             f"gateway_s3_upstream is {given['s3_upstream']!r}: give an address such as "
             "http://server:9000 without a path, or nothing for none."
@@ -112,7 +113,7 @@ def route_faults(routes: Settings, users: Settings) -> Iterator[str]:
                 f"gateway_routes: path {path!r} cannot be used: take one such as /runs/, of "
                 "small letters, digits and hyphens, with a slash at both ends."
             )
-        if not UPSTREAM.match(upstream):
+        if not is_upstream(upstream):
             yield (
                 f"gateway_routes: upstream {upstream!r} of {path} is no address such as "
                 "http://server:5000, without a path."
@@ -264,9 +265,25 @@ def settings(routes: Settings, name: str, authority: str, hours: int) -> str:
 
 
 def location(upstream: str) -> tuple[str, int]:
-    """Return host and port of a neighbour's address."""
+    """Return host and port of a neighbour's address.
+
+    Raises ValueError for a port that is none.
+    """
     parts = urlsplit(upstream)
+    if parts.port == 0:
+        raise ValueError("Port out of range 1-65535")
     return str(parts.hostname), parts.port or {"http": 80, "https": 443}[parts.scheme]
+
+
+def is_upstream(address: str) -> bool:
+    """Tell whether a neighbour can have this address."""
+    if not UPSTREAM.match(address):
+        return False
+    try:
+        location(address)
+    except ValueError:
+        return False
+    return True
 
 
 def group(upstream: str) -> str:
@@ -276,9 +293,15 @@ def group(upstream: str) -> str:
 
 
 def neighbours(upstreams: Sequence[str], *others: str) -> str:
-    """Return the hosts and ports of neighbours, a line for each, but for those that are empty."""
+    """Return the hosts and ports of neighbours, a line for each, but for those that are empty.
+
+    A name ends with a dot: one that no container has would else be looked for in the domains that
+    the host searches, and what is there be sent all that the neighbour is.
+    """
     known = {location(upstream) for upstream in (*upstreams, *others) if upstream}
-    return "".join(f"{host} {port}\n" for host, port in sorted(known))
+    return "".join(
+        f"{host}{'' if is_address(host) else '.'} {port}\n" for host, port in sorted(known)
+    )
 
 
 def of_upstream(route: Mapping[str, Any], key: str) -> str:

@@ -81,6 +81,11 @@ def test_what_the_inventory_ships_with_is_taken(tls: dict[str, str]) -> None:
         ({"port": ""}, "gateway_port is '': give a port"),
         ({"http_port": ""}, "gateway_http_port is '': give a port"),
         ({"url": ""}, "gateway_url is ''"),
+        ({"url": None}, "gateway_url is None"),
+        ({"url": "https://lab.example:9743/"}, "with nothing after host and port"),
+        ({"platform": None}, "gateway_platform is empty"),
+        ({"routes": [{**ROUTE, "upstream": "http://mlflow:99999"}]}, "no address such as"),
+        ({"routes": [{**ROUTE, "upstream": "http://mlflow:0"}]}, "no address such as"),
         ({"url": "http://lab.example"}, "gateway_url is 'http://lab.example'"),
         ({"platform": " "}, "gateway_platform is empty"),
         ({"session_hours": 0}, "gateway_session_hours is 0"),
@@ -181,16 +186,20 @@ def test_neighbours_are_sent_their_own_token_and_the_others_none(tls: dict[str, 
 
 
 def test_each_neighbour_is_looked_for_once_and_reached_by_its_group() -> None:
+    # a dot ends a name, so that no domain of the host's is searched for it
     upstreams = ["http://mlflow:5000", "https://other.example", "http://minio:9001"]
+    upstreams += ["http://10.0.0.9:80"]
     text = gateway.neighbours(upstreams, "", "http://minio:9001", "http://portal:8000")
     assert text.splitlines() == [
-        "minio 9001",
-        "mlflow 5000",
-        "other.example 443",
-        "portal 8000",
+        "10.0.0.9 80",
+        "minio. 9001",
+        "mlflow. 5000",
+        "other.example. 443",
+        "portal. 8000",
     ]
     assert [gateway.group(each) for each in upstreams] == [
         "http://mlflow-5000",
         "https://other.example-443",
         "http://minio-9001",
+        "http://10.0.0.9-80",
     ]
