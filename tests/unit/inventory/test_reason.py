@@ -81,3 +81,10 @@ def test_an_inventory_that_can_be_read_is(inventory: Path) -> None:
 )
 def test_the_reason_is_one_sentence(errors: str, said: str) -> None:
     assert reason(errors) == said
+
+
+def test_a_certificate_beside_it_is_no_inventory(inventory: Path) -> None:
+    (inventory / "files").mkdir()
+    for name in ("tls.pem", "files/lab.crt", "files/lab.key"):
+        (inventory / name).write_text("-----BEGIN CERTIFICATE-----\nabc\n")
+    assert "lab" in str(new.listing(inventory))
