@@ -33,8 +33,8 @@ from dvc_runner.snapshot import make_snapshot, write_bundle
 from dvc_runner.sources import folder_of
 
 POLL_SECONDS = 1.0
-# polls without a word: of a run that starts, of a container that is made anew (as in a rotation),
-# and of what such a one takes up again once store and tracking server answer
+# polls without a word: of a run that starts, of a container that is made anew (as in a rotation) or
+# that cannot be asked, and of what a new one takes up again once store and tracking server answer
 STARTING, AWAY, TAKEN_UP = 10, 60, 200
 # a line of what is given to each; a mark ends what each answers, its complaints and its code
 SIDE_BY_SIDE = """\
@@ -70,7 +70,12 @@ class Run:
     asked: str = field(default_factory=lambda: uuid.uuid4().hex)
     offset: int = 0
     quiet: int = 0
-    away: int = 0
+    failures: int = 0
+    """Polls in a row that nobody answered."""
+    was_away: bool = False
+    """Its container was not there, and the run is not seen to go on since."""
+    complaint: str = ""
+    """Why the last poll was not answered, as it was shown."""
 
 
 class RunnerAction(ActionBase):  # type: ignore[misc]  # Ansible ships no types
@@ -89,7 +94,8 @@ class RunnerAction(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         )
         if reply["rc"]:
             said = (reply["stderr"] + reply["stdout"]).strip()
-            raise AnsibleActionFail(explained(container, said))
+            kind = AwayError if is_away(said) else AnsibleActionFail
+            raise kind(explained(container, said))
         answer: dict[str, Any] = json.loads(reply["stdout"] or "{}")
         return answer
 
@@ -314,27 +320,39 @@ class ActionModule(RunnerAction):
         """
         try:
             said = self._ask(it.project["container"], "progress", it.asked, str(it.offset))
-        except AnsibleActionFail:
-            it.away += 1
-            if it.away > AWAY:
+        except AnsibleActionFail as error:
+            it.failures += 1
+            if it.failures > AWAY:
                 raise
-            if it.away == 1:
-                Display().display(f"{mark}The runner is away: this waits for it.")
+            away = isinstance(error, AwayError)
+            it.was_away = it.was_away or away
+            said_now = "The runner is away" if away else f"The runner does not answer ({error})"
+            if said_now != it.complaint:
+                it.complaint = said_now
+                Display().display(f"{mark}{said_now}: this waits for it.")
             return {}
+        it.failures, it.complaint = 0, ""
         it.offset = said["offset"]
         for line in said["lines"]:
             Display().display(f"{mark}{line}")
         if said["result"]:
             return dict(said["result"])
+        if said["running"]:
+            it.quiet, it.was_away = 0, False
+            return {}
         # between the start and its first lock there is no run and no result yet
-        it.quiet = 0 if said["running"] else it.quiet + 1
-        if it.quiet > (TAKEN_UP if it.away else STARTING):
+        it.quiet += 1
+        if it.quiet > (TAKEN_UP if it.was_away else STARTING):
             raise AnsibleActionFail(
                 f"The run in {it.project['container']} ended without a result: its "
                 "container was stopped, or it ran out of memory (dvc_runner_memory). "
                 "Run again: finished stages are kept."
             )
         return {}
+
+
+class AwayError(AnsibleActionFail):  # type: ignore[misc]  # Ansible ships no types
+    """A container is not there, or does not run."""
 
 
 def runner(container: str, *options: str) -> list[str]:

@@ -72,29 +72,87 @@ def test_a_request_reaches_the_runner_and_is_on_no_command_line(tmp_path: Path) 
     assert "TOPSECRET" not in str(host.calls)
 
 
+AWAY = {"rc": 1, "stdout": "", "stderr": "Error: No such container: runner\n"}
+STOPPED = {**AWAY, "stderr": "Error response from daemon: Container 54c7 is not running\n"}
+REFUSED = {**AWAY, "stderr": "Cannot connect to the Docker daemon\n"}
+SILENT = {"running": False, "lines": [], "offset": 0, "result": None}
+GOING = {**SILENT, "running": True}
+ENDED = {**SILENT, "result": {"ok": True}}
+GONE = "ended without a result"
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is shown."""
+    lines: list[str] = []
+    monkeypatch.setattr(action.Display, "display", lambda _, text, *__: lines.append(text))
+    return lines
+
+
+def followed(at: Path, *answers: dict[str, Any]) -> tuple[str, int]:
+    """Follow a run whose runner answers so; returns how that ended, after how many polls."""
+    host = Host(at)
+    run = action.Run({"container": "runner"}, REQUEST, {}, {})
+    for polls, one in enumerate(answers, 1):
+        reply = one if "rc" in one else {"rc": 0, "stdout": json.dumps(one), "stderr": ""}
+        host._on_host = lambda *_, reply=reply: reply
+        try:
+            if host._look(run, ""):
+                return "well", polls
+        except action.AnsibleActionFail as error:
+            return str(error), polls
+    return "goes on", len(answers)
+
+
+@pytest.mark.parametrize("gone", [AWAY, STOPPED])
 def test_a_run_is_followed_over_its_container_that_is_made_anew_and_not_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shown: list[str], gone: dict[str, Any]
 ) -> None:
-    shown: list[str] = []
-    monkeypatch.setattr(action.Display, "display", lambda _, text, *__: shown.append(text))
-    host = Host(tmp_path)
-    away = {"rc": 1, "stdout": "", "stderr": "Error: No such container: runner\n"}
-    silent = {"running": False, "lines": [], "offset": 0, "result": None}
-    ended = {**silent, "result": {"ok": True}}
-
-    def look(*answers: dict[str, Any]) -> dict[str, Any]:
-        said = [one if "rc" in one else {"rc": 0, "stdout": json.dumps(one)} for one in answers]
-        host._on_host = lambda *_: said.pop(0)
-        run = action.Run({"container": "runner"}, REQUEST, {}, {})
-        return next(filter(None, (host._look(run, "") for _ in answers)))
-
     # it is taken up again when the store and the server answer
-    assert look(away, away, *[silent] * 30, ended) == {"ok": True}
+    assert followed(tmp_path, gone, gone, *[SILENT] * 30, ENDED)[0] == "well"
     assert shown == ["The runner is away: this waits for it."]
-    with pytest.raises(action.AnsibleActionFail, match="runner is not there"):
-        look(*[away] * 100)
-    with pytest.raises(action.AnsibleActionFail, match="ended without a result"):
-        look(*[silent] * 30)
+    assert followed(tmp_path, *[AWAY] * 100) == (
+        "runner is not there: `make up` with this project starts it.",
+        61,
+    )
+
+
+def test_a_long_run_is_followed_though_a_poll_in_a_hundred_fails(
+    tmp_path: Path, shown: list[str]
+) -> None:
+    hours = [REFUSED, *[GOING] * 99] * 180
+    assert followed(tmp_path, *hours, ENDED) == ("well", 18001)
+    (line,) = set(shown)
+    assert line.startswith(
+        "The runner does not answer (runner: Cannot connect to the Docker daemon)"
+    )
+
+
+def test_a_runner_that_answers_nothing_but_failures_is_told_with_the_last(
+    tmp_path: Path, shown: list[str]
+) -> None:
+    said = "runner: Cannot connect to the Docker daemon"
+    assert followed(tmp_path, *[AWAY] * 10, *[REFUSED] * 90) == (said, 61)
+    assert len(shown) == 2
+
+
+@pytest.mark.parametrize("before", [(), (REFUSED,), (AWAY, GOING), (AWAY, SILENT, GOING)], ids=len)
+def test_a_run_that_was_killed_is_told_within_seconds_whatever_was_before(
+    tmp_path: Path, shown: list[str], before: tuple[dict[str, Any], ...]
+) -> None:
+    del shown
+    said, polls = followed(tmp_path, *before, *[SILENT] * 300)
+    assert GONE in said
+    assert polls == len(before) + 11
+
+
+def test_a_run_that_nothing_takes_up_again_is_told_in_the_end(
+    tmp_path: Path, shown: list[str]
+) -> None:
+    del shown
+    said, polls = followed(tmp_path, AWAY, *[SILENT] * 300)
+    assert GONE in said
+    assert polls == 202
 
 
 @pytest.mark.parametrize("value", [90, "90"])
