@@ -84,9 +84,9 @@ class Airflow:
         wait_for(lambda: self.get(run)["state"] in ENDED, f"the end of {run}: {self.states(run)}")
         return str(self.get(run)["state"])
 
-    def log(self, run: str, task: str) -> str:
-        """What the log of a task says, and where it is."""
-        answer = self.ask("GET", f"{run}/taskInstances/{task}/logs/1?full_content=true")
+    def log(self, run: str, task: str, number: int = 1) -> str:
+        """What the log of a task's try says, and where it is."""
+        answer = self.ask("GET", f"{run}/taskInstances/{task}/logs/{number}?full_content=true")
         if answer.status_code == 404:
             return ""
         found = answer.json()
@@ -173,6 +173,12 @@ def mlflow(airflow: Airflow, run: str) -> Any:  # noqa: ANN401 - JSON
 
 def result(airflow: Airflow, run: str, task: str) -> Any:  # noqa: ANN401 - JSON
     return airflow.get(f"{run}/taskInstances/{task}/xcomEntries/return_value")["value"]
+
+
+def requests_of(airflow: Airflow) -> set[str]:
+    """What the runner was asked for."""
+    runner = airflow.platform.container("dvc-runner-small")
+    return set(docker("exec", runner, "ls", "/workspace/requests").split())
 
 
 def is_healthy(name: str) -> bool:
@@ -263,14 +269,27 @@ def test_a_run_that_is_ended_in_airflow_ends_in_the_runner(airflow: Airflow) -> 
     run = airflow.start("by_stages", "seconds=300")
     wait_for(lambda: "made plain" in airflow.log(run, "make"), "the stage to run")
     assert airflow.ask("PATCH", run, {"state": "failed"}).status_code == 200
-
-    def ended() -> bool:
-        runner = airflow.platform.container("dvc-runner-small")
-        asked = docker("exec", runner, "dvc_runner", "status")
-        return '"running"' not in asked and '"waiting": []' in asked
-
-    wait_for(ended, "the runner to be free", 60)
+    wait_for(lambda: is_free(airflow), "the runner to be free", 60)
     assert airflow.end(airflow.start("by_stages")) == "success"
+
+
+def is_free(airflow: Airflow) -> bool:
+    runner = airflow.platform.container("dvc-runner-small")
+    asked = docker("exec", runner, "dvc_runner", "status")
+    return '"running"' not in asked and '"waiting": []' in asked
+
+
+def test_a_run_that_is_ended_after_a_restart_of_the_scheduler_ends_in_the_runner_too(
+    airflow: Airflow,
+) -> None:
+    before = requests_of(airflow)
+    run = airflow.start("by_stages", "seconds=600", "word=twice")
+    wait_for(lambda: "made twice" in airflow.log(run, "make"), "the stage to run")
+    docker("restart", "--time", "5", airflow.container("scheduler"))
+    wait_for(lambda: "made twice" in airflow.log(run, "make", 2), "a second try to follow it")
+    assert len(requests_of(airflow) - before) == 1
+    assert airflow.ask("PATCH", run, {"state": "failed"}).status_code == 200
+    wait_for(lambda: is_free(airflow), "the runner to be free", 60)
 
 
 BROKEN = "from airflow.sdk import DAG\nwith DAG('broken'):\n    this is no python\n"
@@ -399,6 +418,7 @@ def test_a_password_that_the_database_does_not_know_is_told_in_one_sentence(
 
 
 def test_each_part_may_be_started_again_while_a_stage_runs(airflow: Airflow) -> None:
+    before = requests_of(airflow)
     run = airflow.start("by_stages", "seconds=45", "word=restarted")
     wait_for(lambda: "made restarted" in airflow.log(run, "make"), "the stage to run")
     parts = [airflow.container(part) for part in ("", "dag-processor", "triggerer", "scheduler")]
@@ -409,6 +429,12 @@ def test_each_part_may_be_started_again_while_a_stage_runs(airflow: Airflow) -> 
         wait_for(lambda name=name: is_healthy(name), f"{name} to be healthy")  # type: ignore[misc]
     assert airflow.end(run) == "success"
     assert result(airflow, run, "push_and_record")["metrics"] == {"metrics.json": {"letters": 10}}
+    # a request for each of the tasks, however many tries they had
+    assert len(requests_of(airflow) - before) == 3
+    again = {"dry_run": False, "only_failed": False}
+    assert airflow.ask("POST", f"{run}/clear", again).status_code == 200
+    assert airflow.end(run) == "success"
+    assert len(requests_of(airflow) - before) == 6
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no chromium on this machine")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -17,7 +19,7 @@ from dvc_runner import door
 from dvc_runner.settings import Settings
 from dvc_runner.state import read_json, write_json
 from dvc_runner_api import Platform, api
-from runner_api import Run, Runner, RunnerError
+from runner_api import Run, Runner, RunnerError, Try
 
 TOKEN = "a-token-of-this-test-alone"  # noqa: S105 - of nothing
 
@@ -104,6 +106,134 @@ def test_a_task_asks_for_one_stage_and_asked_again_it_is_the_same_request(
     assert run.state()["state"] == "waiting"
     kept = read_json(taken(at, run).request)
     assert (kept["stage"], kept["set"]) == ("train", ["lr=2"])
+
+
+class Store(dict[str, Any]):
+    """What the tries of a task keep, as Airflow's own store of a task's state does: as JSON."""
+
+    def set(self, key: str, value: Any) -> None:  # noqa: ANN401 - JSON
+        self[key] = json.loads(json.dumps(value))
+
+
+TRAIN = {"stage": "train", "set": ["lr=2"]}
+
+
+def asked_again(runner: Runner, kept: Store, key: str, *, cleared: int = 0) -> Run:
+    """Have a try of a task ask for its stage."""
+    return runner.submit_once("churn", Try(key, cleared, kept), TRAIN)
+
+
+def end(at: Settings, run: Run, **result: object) -> None:
+    """Have a run end."""
+    write_json(replace(at, asked=run.name).result, result)
+
+
+def requests_of(runner: Runner) -> list[str]:
+    """Name what was asked for at a runner."""
+    return [one["id"] for one in runner.answer("GET", "projects/churn/runs")["requests"]]
+
+
+@pytest.mark.parametrize("taken_up", [True, False])
+def test_a_try_after_one_that_was_killed_follows_what_that_asked_for_and_ends_it(
+    taken_up: bool, runner: Runner, at: Settings
+) -> None:
+    kept = Store()
+    first = asked_again(runner, kept, "try 1")
+    if taken_up:
+        taken(at, first)
+    again = asked_again(runner, kept, "try 2")
+    assert again.name == asked_again(runner, kept, "try 3").name == first.name
+    assert requests_of(runner) == [first.name]
+    again.cancel()
+    assert first.state()["ending"]
+
+
+def test_a_try_that_was_killed_before_it_heard_the_answer_asked_once_too(
+    runner: Runner, at: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, heard = Store(), Runner.submit
+
+    def killed(*words: Any) -> Run:  # noqa: ANN401 - as it is asked
+        heard(*words)
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "submit", killed)
+        with pytest.raises(SystemExit):
+            asked_again(runner, kept, "try 1")
+    (name,) = requests_of(runner)
+    assert asked_again(runner, kept, "try 2").name == name
+    assert taken(at, asked_again(runner, kept, "try 3")).request.exists()
+
+
+def test_a_try_has_the_result_of_what_ended_while_nobody_followed_it(
+    runner: Runner, at: Settings
+) -> None:
+    kept = Store()
+    first = asked_again(runner, kept, "try 1")
+    end(taken(at, first), first, ok=True, metrics={"auc": 0.5})
+    assert asked_again(runner, kept, "try 2").result()["metrics"] == {"auc": 0.5}
+    assert requests_of(runner) == [first.name]
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_try_after_one_that_failed_or_was_ended_asks_anew(
+    cancelled: bool, runner: Runner, at: Settings
+) -> None:
+    kept = Store()
+    first = asked_again(runner, kept, "try 1")
+    one = taken(at, first)
+    if cancelled:
+        one.cancelled.touch()
+    end(at, first, ok=False, error="Stage train ended with code 3.")
+    second = asked_again(runner, kept, "try 2")
+    assert second.name != first.name
+    assert asked_again(runner, kept, "try 3").name == second.name
+
+
+@pytest.mark.parametrize("taken_up", [True, False])
+def test_a_try_asks_anew_where_the_earlier_run_is_cancelled_and_has_not_ended_yet(
+    taken_up: bool, runner: Runner, at: Settings
+) -> None:
+    kept = Store()
+    first = asked_again(runner, kept, "try 1")
+    one = taken(at, first)
+    first.cancel()
+    if taken_up:
+        one.cancelled.touch()
+        for path in door.lying(at.inbox or Path(), door.CANCELLED):
+            path.unlink()
+    assert first.state()["state"] == "waiting"
+    assert asked_again(runner, kept, "try 2").name != first.name
+
+
+def test_a_task_that_is_cleared_runs_anew_and_leaves_no_run_behind(
+    runner: Runner, at: Settings
+) -> None:
+    kept = Store()
+    first = asked_again(runner, kept, "try 1")
+    end(taken(at, first), first, ok=True)
+    second = asked_again(runner, kept, "try 2", cleared=1)
+    assert second.name != first.name
+    third = asked_again(runner, kept, "try 3", cleared=2)
+    assert third.name not in (first.name, second.name)
+    assert second.state()["ending"]
+
+
+def test_a_task_whose_dag_asks_otherwise_now_has_what_it_asks_for(
+    runner: Runner, at: Settings
+) -> None:
+    kept = Store()
+    first = asked_again(runner, kept, "try 1")
+    second = runner.submit_once("churn", Try("try 2", 0, kept), {**TRAIN, "set": ["lr=3"]})
+    assert second.name != first.name
+    assert first.state()["ending"]
+    assert read_json(taken(at, second).request)["set"] == ["lr=3"]
+
+
+def test_tasks_that_keep_apart_ask_for_runs_of_their_own(runner: Runner) -> None:
+    first = asked_again(runner, Store(), "try 1 of a")
+    assert asked_again(runner, Store(), "try 1 of b").name != first.name
 
 
 def test_a_task_has_every_line_of_the_log_once_and_then_the_result(

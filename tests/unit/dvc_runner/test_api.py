@@ -249,6 +249,7 @@ def test_a_request_is_one_of_what_was_last_delivered(at: Settings, client: Clien
         "id": name,
         "state": "waiting",
         "place": 0,
+        "ending": False,
         "number": None,
         "result": None,
     }
@@ -359,6 +360,7 @@ def test_who_waits_is_told_how_many_come_before(at: Settings, client: Client) ->
                 "id": "",
                 "state": "waiting",
                 "place": 1,
+                "ending": False,
                 "number": None,
                 "result": None,
             }
@@ -429,6 +431,27 @@ def test_a_process_that_was_killed_is_told_from_one_that_is_coming(at: Settings)
 
 
 # --- what is said
+
+
+def test_a_request_that_was_cancelled_is_ending_until_it_has_ended(
+    at: Settings, client: Client
+) -> None:
+    name = client.submit()
+    assert client.run(name)["ending"] is False
+    client.say("DELETE", f"/projects/churn/runs/{name}")
+    assert client.run(name)["ending"] is True
+    (withdrawn,) = door.lying(at.inbox or Path(), door.CANCELLED)
+    door.take(at, withdrawn, lambda _: None)
+    found = client.run(name)
+    assert (found["state"], found["ending"]) == ("cancelled", False)
+    with ExitStack() as stack:
+        held(stack, at, "ab")
+        client.say("DELETE", "/projects/churn/runs/ab")
+        # the process of the test is not to be ended
+        (withdrawn,) = door.lying(at.inbox or Path(), door.CANCELLED)
+        withdrawn.unlink()
+        replace(at, asked="ab").cancelled.touch()
+        assert client.run("ab")["ending"] is True
 
 
 def test_a_log_is_read_from_any_place_and_followed_to_its_end(at: Settings, client: Client) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.exceptions import AirflowException
 from airflow.sdk import BaseOperator
 
-from runner_api import Run, Runner, RunnerError
+from runner_api import Run, Runner, RunnerError, Try
 
 
 class DvcStageOperator(BaseOperator):  # type: ignore[misc]  # Airflow is in its own environment
@@ -16,7 +16,8 @@ class DvcStageOperator(BaseOperator):  # type: ignore[misc]  # Airflow is in its
 
     The runner does the work, in the project's own container; this task asks for it, has its log
     and its result (an XCom: number, metrics, MLflow runs, the outputs' md5), and ends it where the
-    task is ended.
+    task is ended. A later try, as after a restart of the scheduler, follows what an earlier one
+    asked for, unless that failed; a task that is cleared asks anew.
 
     Args:
         project: name in dvc_runner_projects.
@@ -50,10 +51,12 @@ class DvcStageOperator(BaseOperator):  # type: ignore[misc]  # Airflow is in its
 
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's own
         """Ask, follow and return the result."""
-        # a try has a number of its own; a run may be deleted and another one called like it
-        key = str(context["ti"].id)
+        ti = context["ti"]
+        # clearing a task gives it more tries; nothing else does
+        one = Try(str(ti.id), int(ti.max_tries), context["task_state_store"])
         try:
-            self._run = run = Runner.here().submit(str(self.project), key, self.asked())
+            run = Runner.here().submit_once(str(self.project), one, self.asked())
+            self._run = run
             self.log.info("Asked the runner of %s: request %s", self.project, run.name)
             for line in run.lines():
                 self.log.info("%s", line)

@@ -12,9 +12,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 ENDED = ("done", "failed", "cancelled")
 # a line of the log may be far apart from the next one
@@ -27,8 +28,36 @@ TEMPORARY = 500
 UNANSWERED = (OSError, http.client.HTTPException)
 
 
+KEPT = "dvc_runner_request"
+
+
 class RunnerError(Exception):
     """Why a run could not be, in the runner's own words."""
+
+
+class Kept(Protocol):
+    """What each try of one task finds as the one before left it."""
+
+    def get(self, key: str, /) -> Any:  # noqa: ANN401 - JSON
+        """Return what is kept, None where nothing is."""
+
+    def set(self, key: str, value: Any, /) -> None:  # noqa: ANN401 - JSON
+        """Keep it."""
+
+
+@dataclass(frozen=True)
+class Try:
+    """A try of a task.
+
+    Attributes:
+        key: its own, no other try has it.
+        cleared: differs from that of the try before only where somebody had the task run again.
+        kept: what the tries of this task keep.
+    """
+
+    key: str
+    cleared: int
+    kept: Kept
 
 
 @dataclass(frozen=True)
@@ -78,6 +107,34 @@ class Runner:
         """
         known = self.answer("POST", f"projects/{project}/runs", asked, {"Idempotency-Key": key})
         return Run(self, project, str(known["id"]))
+
+    def submit_once(self, project: str, one: Try, asked: Mapping[str, Any]) -> Run:
+        """Return the run that an earlier try asked for, where it goes on or is done; else ask.
+
+        So a try that was killed without a word leaves no run behind that nobody follows or ends.
+
+        Args:
+            project: its name in the inventory.
+            one: which try of the task asks.
+            asked: as for `submit`. Where an earlier try asked otherwise its run is ended.
+
+        Raises:
+            RunnerError: it was refused, or nobody answers.
+        """
+        said = {"project": project, "cleared": one.cleared, "asked": dict(asked)}
+        known = one.kept.get(KEPT) or {}
+        if known.get("said") == said:
+            run = self.submit(project, known["key"], asked)
+            if run.is_of_use():
+                return run
+        elif "run" in known:
+            with suppress(RunnerError):  # it is forgotten
+                Run(self, known["said"]["project"], known["run"]).cancel()
+        # a try may be killed before it hears the answer
+        one.kept.set(KEPT, {"key": one.key, "said": said})
+        run = self.submit(project, one.key, asked)
+        one.kept.set(KEPT, {"key": one.key, "said": said, "run": run.name})
+        return run
 
     def answer(
         self,
@@ -168,6 +225,15 @@ class Run:
             RunnerError: it is not known, or nobody answers.
         """
         return self.runner.answer("GET", self.path)
+
+    def is_of_use(self) -> bool:
+        """Tell whether it is done, or waits or runs and nobody cancelled it.
+
+        Raises:
+            RunnerError: it is not known, or nobody answers.
+        """
+        found = self.state()
+        return found["state"] not in ("failed", "cancelled") and not found.get("ending")
 
     def lines(self) -> Iterator[str]:
         """Give what it says, line by line, until it has ended; a connection may break meanwhile.

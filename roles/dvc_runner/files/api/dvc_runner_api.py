@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dvc_runner.door import ASKED, NAME, lying, submit, withdraw
+from dvc_runner.door import ASKED, CANCELLED, NAME, lying, submit, withdraw
 from dvc_runner.git import without_passwords
 from dvc_runner.history import runs
 from dvc_runner.settings import Settings, settings
@@ -115,6 +115,7 @@ class Run(BaseModel):
     state: Literal["waiting", "running", "done", "failed", "cancelled"]
     place: int | None = Field(default=None, description="how many runs end before it begins")
     number: int | None = Field(default=None, description="of the run in the project's history")
+    ending: bool = Field(default=False, description="it is cancelled, and has not ended yet")
     result: Result | None = None
 
 
@@ -185,8 +186,10 @@ def found_of(at: Settings) -> Run | None:
     if not known:
         return None
     result = known.pop("result", None)
+    gone = at.asked in [path.stem for path in lying(inbox(at), CANCELLED)] or at.cancelled.exists()
     return Run(
         id=at.asked,
+        ending=gone and known["state"] not in ENDED,
         number=numbers[-1]["number"] if numbers else None,
         result=Result(**shown({**result, "outputs": result.get("hashes", {})})) if result else None,
         **known,
