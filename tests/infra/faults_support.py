@@ -13,14 +13,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.infra.conftest import ASKED, BIN, ROOT
+from tests.infra.conftest import ASKED, BIN, ROOT, Stack
 
 from platform_inventory import new
 
@@ -350,6 +350,29 @@ def gate() -> Iterator[Gate]:
         finally:
             it.opened.set()
             server.shutdown()
+
+
+@contextmanager
+def begun(
+    platform: Stack, log: Path, playbook: str, given: Mapping[str, Any]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A playbook that goes on beside the test, and says it in a file; ended where it has not."""
+    with log.open("w") as output:
+        running = subprocess.Popen(
+            ["ansible-playbook", playbook, "-i", platform.inventory, "-e", json.dumps(given)],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield running
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
 
 
 def assert_refused(outcome: Outcome, platform: Platform) -> None:

@@ -18,7 +18,7 @@ import requests
 import yaml
 from playwright.sync_api import expect
 from tests.infra.conftest import ROOT, Stack, stack
-from tests.infra.faults_support import commit_all, docker, wait_for
+from tests.infra.faults_support import begun, commit_all, docker, gate, wait_for
 from tests.infra.test_pages import CHROMIUM, DESK, browser_at, shot
 
 PORT = 1281
@@ -26,7 +26,11 @@ NAME = "mlops-airflow"
 PIPELINE = """
 stages:
   make:
-    cmd: echo made ${word} && test ${word} != wrong && sleep ${seconds} && echo ${word} > word.txt
+    cmd: >-
+      echo made ${word} && test ${word} != wrong && sleep ${seconds} &&
+      for _ in $(seq 600); do test -z "${gate}" || python3 -c
+      "import urllib.request as web; web.urlopen('http://${gate}')" 2>/dev/null && break;
+      sleep 0.2; done && echo ${word} > word.txt
     outs: [word.txt]
   count:
     cmd: printf '{"letters":%d}' "$(wc -c < word.txt)" > metrics.json
@@ -107,7 +111,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     project = at / "small"
     project.mkdir()
     (project / "dvc.yaml").write_text(PIPELINE)
-    (project / "params.yaml").write_text("word: plain\nseconds: 0\n")
+    (project / "params.yaml").write_text("word: plain\nseconds: 0\ngate: ''\n")
     commit_all(project)
     made = stack(
         NAME,
@@ -458,18 +462,23 @@ def test_a_user_logs_in_with_a_browser_and_sees_the_run_green(airflow: Airflow) 
 
 
 def test_a_rotation_refuses_old_passwords_and_keeps_runs_and_what_was_encrypted(
-    airflow: Airflow,
+    airflow: Airflow, tmp_path: Path
 ) -> None:
     connection = {"connection_id": "kept", "conn_type": "http", "password": "of-a-user"}
     assert airflow.ask("POST", "connections", connection).status_code == 201
     old = {name: airflow.secret(name) for name in ("airflow_admin_password", "airflow_fernet_key")}
     key = airflow.token().json()["access_token"]
-    # its second stage is asked for while the rotation holds the queue
-    run = airflow.start("by_stages", "seconds=20", "word=rotated")
-    wait_for(lambda: "made rotated" in airflow.log(run, "make"), "the stage to run")
-    before = airflow.get("dags/by_stages/dagRuns")["total_entries"]
-    said = airflow.platform.play("playbooks/rotate.yml")
-    assert "the queue is held; in work is small since" in said
+    log = tmp_path / "rotation"
+    with gate() as door:
+        run = airflow.start("by_stages", f"gate={door.address}", "word=rotated")
+        wait_for(door.asked.is_set, "the stage to run")
+        before = airflow.get("dags/by_stages/dagRuns")["total_entries"]
+        with begun(airflow.platform, log, "playbooks/rotate.yml", {}) as rotation:
+            said = "the queue is held; in work is small since"
+            wait_for(lambda: said in log.read_text(), "the rotation to wait")
+            # the second stage is asked for while the rotation holds the queue
+            door.opened.set()
+            assert rotation.wait(900) == 0, log.read_text()
     assert airflow.secret("airflow_fernet_key") != old["airflow_fernet_key"]
     assert airflow.token(old["airflow_admin_password"]).status_code == 401
     assert airflow.ask("GET", "dags", key=key).status_code in REFUSED

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,16 @@ import pytest
 import requests
 import yaml
 from tests.infra.conftest import BIN, ROOT, Stack
-from tests.infra.faults_support import Gate, commit_all, docker, gate, gateway, git, wait_for
+from tests.infra.faults_support import (
+    Gate,
+    begun,
+    commit_all,
+    docker,
+    gate,
+    gateway,
+    git,
+    wait_for,
+)
 from tests.unit.sshd import SSHD, ssh_server
 
 from platform_verify import report
@@ -161,27 +170,6 @@ def test_projects_beyond_those_that_may_run_at_once_wait_and_say_their_place(
     assert {made(beside, name) for name in projects} == {"1"}
 
 
-@contextmanager
-def begun(beside: Stack, log: Path, playbook: str, given: Mapping[str, Any]) -> Iterator[Any]:
-    """A playbook that goes on beside the test, and says it in a file; ended where it has not."""
-    with log.open("w") as output:
-        running = subprocess.Popen(
-            ["ansible-playbook", playbook, "-i", beside.inventory, "-e", json.dumps(given)],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield running
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-
-
 def ask_by_api(platform: Stack, project: str, *parameters: str) -> str:
     """Ask for a run as another program does; returns the request's name."""
     token = (
@@ -265,10 +253,13 @@ def test_a_rotation_waits_for_the_run_in_work_and_what_waits_goes_on_after_it_wi
 def test_a_queue_that_a_killed_rotation_left_held_goes_on_with_make_up(beside: Stack) -> None:
     runner = ("exec", beside.container("dvc-runner-wine"), "dvc_runner")
     docker(*runner, "hold", "1800")
-    beside.play("site.yml", "--check")
-    assert "queue held" in docker(*runner, "status")
-    beside.play("site.yml", *UNJUDGED)
-    assert "queue held" not in docker(*runner, "status")
+    try:
+        beside.play("site.yml", "--check")
+        assert "queue held" in docker(*runner, "status")
+        beside.play("site.yml", *UNJUDGED)
+        assert "queue held" not in docker(*runner, "status")
+    finally:
+        docker(*runner, "release")
 
 
 def asked_of(platform: Stack, project: str) -> list[str]:
