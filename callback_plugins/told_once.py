@@ -19,6 +19,7 @@ type: stdout
 short_description: Ansible's usual output, with each failure told once, at the end
 description:
   - Where a task fails a marker says so; host, task and what went wrong follow the recap.
+  - What a task says as C(if_it_fails_later) follows them; a later one of its host replaces it.
   - A failure that a rescue takes care of is no failure. With C(-v) details are shown as usual, too.
 extends_documentation_fragment:
   - default_callback
@@ -114,6 +115,8 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible ships no types
             sys.stdout.reconfigure(line_buffering=True)
         # task, item and what was said -> the hosts that said so
         self._told: dict[tuple[str, str, str], list[str]] = {}
+        # host -> what stays there where the run fails
+        self._left: dict[str, str] = {}
 
     def v2_playbook_on_include(self, included_file: Any) -> None:  # noqa: ANN401
         """Show what is included where what went well is shown."""
@@ -133,6 +136,12 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible ships no types
             self._print_task_banner(result.task)
         self._handle_warnings(result.result)
         self._display.display(f"{word}: [{self.host_label(result)}]", color=color)
+
+    def v2_runner_on_ok(self, result: Any) -> None:  # noqa: ANN401
+        """Keep what a task says of a failure to come."""
+        super().v2_runner_on_ok(result)
+        if (left := result.result.get("if_it_fails_later")) is not None:
+            self._left[self.host_label(result)] = str(left)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: ANN401
         """Mark a failed task and remember it, where nothing takes care of it."""
@@ -174,3 +183,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible ships no types
                 f"Failed on {where}\n{folded(said, max(width, 40))}",
                 color=constants.COLOR_ERROR,
             )
+        for host, left in self._left.items():
+            if left and self._told:
+                said = f"Left on {host}\n{folded(left, max(width, 40))}"
+                self._display.display(said, color=constants.COLOR_ERROR)

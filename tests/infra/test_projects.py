@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -224,8 +226,11 @@ def test_a_rotation_waits_for_the_run_in_work_and_what_waits_goes_on_after_it_wi
         killed = begin("killed", "rotate", given)
         said("killed", "the queue is held; in work is long since")
         os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
         rotation = begin("rotation", "rotate", given)
         said("rotation", "the queue is held; in work is long since")
+        refused = beside.attempt("playbooks/rotate.yml", **given)
+        assert "Nothing was changed: another rotation (" in " ".join(refused.split())
         second = begin("second", "pipeline", {**only, "dvc_runner_set": ["n=2"]})
         said("second", "a run is under way: this one waits")
         wait_for(lambda: asked_of(beside, "long"), "the second to be asked for")
@@ -252,14 +257,46 @@ def test_a_rotation_waits_for_the_run_in_work_and_what_waits_goes_on_after_it_wi
 
 def test_a_queue_that_a_killed_rotation_left_held_goes_on_with_make_up(beside: Stack) -> None:
     runner = ("exec", beside.container("dvc-runner-wine"), "dvc_runner")
-    docker(*runner, "hold", "1800")
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    alive, dead = (f"{socket.gethostname()}:{pid}" for pid in (os.getpid(), process.pid))
+
+    def is_held() -> bool:
+        return "queue held" in docker(*runner, "status")
+
     try:
-        beside.play("site.yml", "--check")
-        assert "queue held" in docker(*runner, "status")
+        docker(*runner, "hold", "1800", alive)
         beside.play("site.yml", *UNJUDGED)
-        assert "queue held" not in docker(*runner, "status")
+        assert is_held(), "make up let runs begin in the middle of a rotation"
+        docker(*runner, "release", alive)
+        docker(*runner, "hold", "1800", dead)
+        beside.play("site.yml", "--check")
+        assert is_held()
+        beside.play("site.yml", *UNJUDGED)
+        assert not is_held()
     finally:
-        docker(*runner, "release")
+        for by in (alive, dead):
+            docker(*runner, "release", by)
+
+
+def test_a_rotation_that_fails_says_until_when_the_queue_is_held_and_what_frees_it(
+    beside: Stack,
+) -> None:
+    runner = ("exec", beside.container("dvc-runner-wine"), "dvc_runner")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        failed = beside.attempt("playbooks/rotate.yml", mlflow_port=port)
+    _, _, said = " ".join(failed.split()).partition("Failed on ")
+    assert f"port {port}" in said
+    assert re.search(
+        r"No run begins until \d\d:\d\d:\d\d UTC: the rotation has the queue held", said
+    )
+    assert "`make up` has what waits begin" in said
+    assert "queue held" in docker(*runner, "status")
+    beside.play("site.yml", *UNJUDGED)
+    assert "queue held" not in docker(*runner, "status")
 
 
 def asked_of(platform: Stack, project: str) -> list[str]:

@@ -16,7 +16,7 @@ from ansible.utils.display import Display
 
 sys.path.insert(0, str(Path(__file__).parent))
 # Ansible loads plugins by file, not by package
-from dvc_pipeline import RunnerAction, explained, is_away, runner
+from dvc_pipeline import RunnerAction, explained, holder, is_away, is_dead, runner
 
 POLL_SECONDS = 3.0
 TOLD_SECONDS = 60.0
@@ -33,7 +33,8 @@ class ActionModule(RunnerAction):
     """Arguments: projects (as the filter dvc_runner_listed returns them), state, timeout.
 
     State `held` has no run begin from now on, and waits until none is in work; where that takes
-    longer than `timeout` seconds it fails and the queue goes on. State `released` has it go on.
+    longer than `timeout` seconds it fails and the queue goes on. It fails at once where another
+    `ansible-playbook` holds the queue. State `released` has it go on.
     """
 
     def run(
@@ -45,21 +46,24 @@ class ActionModule(RunnerAction):
         if self._task.check_mode:
             return result | {"skipped": True, "skip_reason": "check mode holds no queue"}
         if self._task.args["state"] == "released":
-            self._any(containers.values(), "release")
+            self._any(containers.values(), "release", holder())
+            until = 0.0
         else:
-            self._wait(containers, int(self._task.args["timeout"]))
-        return result | {"changed": False}
+            until = self._wait(containers, int(self._task.args["timeout"]))
+        return result | {"changed": False, "if_it_fails_later": left_held(until) if until else ""}
 
-    def _wait(self, containers: Mapping[str, str], timeout: int) -> None:
-        """Hold the queue until no run is in work; raises AnsibleActionFail after the time."""
+    def _wait(self, containers: Mapping[str, str], timeout: int) -> float:
+        """Hold the queue until no run is in work; returns until when it is held then.
+
+        Raises:
+            AnsibleActionFail: the time has passed, or another rotation holds it.
+        """
         began, told, told_at = time.monotonic(), "", 0.0
-        while in_work := self._any(containers.values(), "hold", str(WAITING_SECONDS)).get(
-            "in_work"
-        ):
+        while in_work := self._hold(containers, WAITING_SECONDS).get("in_work"):
             left, now = began + timeout - time.monotonic(), time.monotonic()
             said = named(in_work)
             if left <= 0:
-                self._any(containers.values(), "release")
+                self._any(containers.values(), "release", holder())
                 raise AnsibleActionFail(refusal(said, in_work, timeout, containers))
             if said != told or now > told_at + TOLD_SECONDS:
                 Display().display(
@@ -67,7 +71,22 @@ class ActionModule(RunnerAction):
                 )
                 told, told_at = said, now
             time.sleep(min(POLL_SECONDS, max(left, 0.1)))
-        self._any(containers.values(), "hold", str(CHANGING_SECONDS))
+        return float(self._hold(containers, CHANGING_SECONDS).get("until", 0))
+
+    def _hold(self, containers: Mapping[str, str], seconds: int) -> dict[str, Any]:
+        """Hold the queue for so long, whose holder may have died; returns the runner's answer.
+
+        Raises:
+            AnsibleActionFail: another rotation holds it.
+        """
+        words = ("hold", str(seconds), holder())
+        answer = self._any(containers.values(), *words)
+        if answer and is_dead(answer["by"]):
+            self._any(containers.values(), "release", answer["by"])
+            answer = self._any(containers.values(), *words)
+        if answer and answer["by"] != holder():
+            raise AnsibleActionFail(taken(answer["by"], answer["until"]))
+        return answer
 
     def _any(self, containers: Iterable[str], *words: str) -> dict[str, Any]:
         """Ask the first runner that is there, for all share one queue; empty where none is."""
@@ -98,6 +117,27 @@ def outdated(container: str, image: str) -> str:
         f"{container} is of an earlier release, whose queue cannot be held: {mend}`make up`, then "
         "try again."
     )
+
+
+def taken(by: str, until: float) -> str:
+    """Say in a sentence that another rotation goes on."""
+    return (
+        f"Nothing was changed: another rotation (host and process {by}) has the queue held, until "
+        f"{clock(until)} if it says no more: wait for its end, then try again."
+    )
+
+
+def left_held(until: float) -> str:
+    """Say what stays of a rotation that fails from here on, and what ends it."""
+    return (
+        f"No run begins until {clock(until)}: the rotation has the queue held. `make up` has what "
+        "waits begin, unless it is told to leave the pipeline out; so does another `make rotate`."
+    )
+
+
+def clock(at: float) -> str:
+    """Spell a time of today."""
+    return time.strftime("%H:%M:%S UTC", time.gmtime(at))
 
 
 def named(in_work: Iterable[Mapping[str, Any]]) -> str:

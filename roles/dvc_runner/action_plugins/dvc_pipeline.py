@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -113,7 +115,8 @@ class ActionModule(RunnerAction):
 
     Arguments: projects (as the filter dvc_runner_listed returns them), environments (as
     dvc_environment returns them), python and machine (as that had them), set,
-    grid, force, cache, release (whether what a rotation that was killed keeps waiting may begin).
+    grid, force, cache, brought_up (whether the platform was, so a rotation that died before it had
+    ended keeps nobody waiting any more).
     """
 
     TRANSFERS_FILES = True
@@ -143,6 +146,8 @@ class ActionModule(RunnerAction):
                 errors[project["name"]] = str(error)
         given = {project["container"]: request for project, request, _, _ in asked}
         states = self._check_all(given) if given else {}
+        if self._task.args.get("brought_up") and not self._task.check_mode:
+            self._release_from_the_dead(states)
         for project, request, deliveries, objects in asked:
             state = states[project["container"]]
             if isinstance(state, str):
@@ -161,6 +166,14 @@ class ActionModule(RunnerAction):
             for it in needed
         )
         return result | {"changed": changed, "runs": answers}
+
+    def _release_from_the_dead(self, states: Mapping[str, dict[str, Any] | str]) -> None:
+        """Let what waits begin, if a rotation of this machine holds the queue and is no more."""
+        for container, state in states.items():
+            by = str((state.get("held") or {}).get("by", "")) if isinstance(state, dict) else ""
+            if is_dead(by):
+                self._ask(container, "release", by)
+                return  # all share one queue
 
     def _run_all(
         self, needed: Iterable[Run], errors: dict[str, str], *, named: bool
@@ -214,8 +227,6 @@ class ActionModule(RunnerAction):
             "pipeline": str(given.get("pipeline") or ""),
         }
         request |= {key: words(self._task.args.get(key)) for key in ("set", "grid")}
-        if self._task.args.get("release") and not self._task.check_mode:
-            request["release"] = True
         deliveries: dict[str, Path] = {}
         cache = Path(self._task.args["cache"]).expanduser()
         folder = folder_of(given, cache)
@@ -372,6 +383,25 @@ def explained(container: str, said: str) -> str:
     if "No such container" in said:
         return f"{container} is not there: `make up` with this project starts it."
     return f"{container}: {said}"
+
+
+def holder() -> str:
+    """Name who holds a queue: this `ansible-playbook`, whose tasks are processes of their own."""
+    return f"{socket.gethostname()}:{os.getppid()}"
+
+
+def is_dead(by: str) -> bool:
+    """Tell whether a holder is no more; of another machine's nobody here knows."""
+    host, _, pid = by.rpartition(":")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def is_away(said: str) -> bool:

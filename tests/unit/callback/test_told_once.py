@@ -191,3 +191,37 @@ def test_who_reads_through_a_pipe_reads_at_once_what_a_long_run_says(tmp_path: P
         (tmp_path / "read").touch()
         running.stdout.read()
         assert running.wait() == 0, "it was read when the run was over"
+
+
+FAIL = "ansible.builtin.fail: {msg: it broke}"
+
+
+@pytest.mark.parametrize(("then", "left"), [([FAIL], True), (["free:", FAIL], False), ([], False)])
+def test_what_stays_where_a_run_fails_is_told_after_the_failure_and_else_nowhere(
+    tmp_path: Path, then: list[str], left: bool
+) -> None:
+    (tmp_path / "action_plugins").mkdir()
+    for name, said in (("hold", "The door is locked: turn the key."), ("free", "")):
+        (tmp_path / f"action_plugins/{name}.py").write_text(
+            "from ansible.plugins.action import ActionBase\n"
+            "class ActionModule(ActionBase):\n"
+            "    def run(self, tmp=None, task_vars=None):\n"
+            f"        return {{'changed': False, 'if_it_fails_later': {said!r}}}\n"
+        )
+    tasks = "".join(f"    - {task}\n" for task in ["hold:", *then])
+    (tmp_path / "play.yml").write_text(
+        f"- hosts: localhost\n  gather_facts: false\n  tasks:\n{tasks}"
+    )
+    done = subprocess.run(
+        ["ansible-playbook", "play.yml"],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert bool(done.returncode) is (FAIL in then), done.stdout + done.stderr
+    _, _, end = done.stdout.partition("Failed on localhost")
+    assert ("Left on localhost\n  The door is locked: turn the key." in end) is left
+    assert done.stdout.count("The door is locked") == left

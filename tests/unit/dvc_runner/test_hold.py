@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,9 +20,23 @@ WINE = {"project": "wine", "asked": "ab", "began": "01:02:03 UTC"}
 GONE = {"rc": 1, "stdout": "", "stderr": "Error: No such container: lab-dvc-runner-wine\n"}
 
 
-def answer(*in_work: dict[str, str]) -> dict[str, Any]:
+ME = held.holder()
+# 11:06:40 UTC
+UNTIL = 40000.0
+
+
+def answer(*in_work: dict[str, str], by: str = ME) -> dict[str, Any]:
     """What a runner answers."""
-    return {"rc": 0, "stdout": json.dumps({"in_work": in_work}), "stderr": ""}
+    said = json.dumps({"in_work": in_work, "by": by, "until": UNTIL})
+    return {"rc": 0, "stdout": said, "stderr": ""}
+
+
+@pytest.fixture
+def dead() -> str:
+    """A holder of this machine that is no more."""
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    return f"{socket.gethostname()}:{process.pid}"
 
 
 @pytest.fixture
@@ -49,12 +65,14 @@ def ask(
     asked: list[str] = []
 
     def on_host(command: str) -> dict[str, Any]:
-        asked.append(command.removeprefix("docker exec lab-dvc-runner-"))
+        asked.append(command.removeprefix("docker exec lab-dvc-runner-").removesuffix(f" {ME}"))
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
     it._on_host = on_host
     try:
-        assert it.run().get("changed", False) is False
+        result = it.run()
+        assert result.get("changed", False) is False
+        asked += filter(None, [result.get("if_it_fails_later")])
     except AnsibleActionFail as error:
         asked.append(str(error))
     return asked
@@ -63,8 +81,11 @@ def ask(
 def test_it_says_what_it_waits_for_and_holds_the_queue_for_the_rest_once_nothing_is_in_work(
     shown: list[str],
 ) -> None:
-    asked = ask([answer(WINE), answer(WINE), answer()])
+    *asked, left = ask([answer(WINE), answer(WINE), answer()])
     assert asked == [*["wine dvc_runner hold 60"] * 3, "wine dvc_runner hold 1800"]
+    assert left.startswith(
+        "No run begins until 11:06:40 UTC: the rotation has the queue held. `make"
+    )
     (line,) = shown
     assert line.startswith("  the queue is held; in work is wine since 01:02:03 UTC: this waits")
     assert line.endswith("60 s at most")
@@ -85,10 +106,41 @@ def test_a_run_that_takes_longer_is_named_with_what_to_do_and_the_queue_goes_on(
 def test_a_platform_whose_runners_are_not_there_has_nothing_in_work(shown: list[str]) -> None:
     assert len(ask([GONE])) == 4
     assert shown == []
-    assert ask([GONE, answer(), answer()])[1:] == [
+    assert ask([GONE, answer(), answer()])[1:3] == [
         "churn dvc_runner hold 60",
         "wine dvc_runner hold 1800",
     ]
+
+
+@pytest.mark.parametrize("by", [f"{socket.gethostname()}:1", "another-machine:1"])
+def test_a_second_rotation_is_refused_while_one_goes_on_or_may(shown: list[str], by: str) -> None:
+    asked, said = ask([answer(WINE, by=by)])
+    assert asked == "wine dvc_runner hold 60"
+    assert said == (
+        f"Nothing was changed: another rotation (host and process {by}) has the queue held, until "
+        "11:06:40 UTC if it says no more: wait for its end, then try again."
+    )
+    assert shown == []
+
+
+def test_of_two_rotations_that_begin_at_once_one_is_refused(shown: list[str]) -> None:
+    *asked, said = ask([answer(), answer(by="another-machine:1")])
+    assert asked == ["wine dvc_runner hold 60", "wine dvc_runner hold 1800"]
+    assert "another rotation" in said
+    assert shown == []
+
+
+def test_a_rotation_that_was_killed_is_followed_by_the_next_at_once(
+    shown: list[str], dead: str
+) -> None:
+    *asked, _ = ask([answer(by=dead), answer(), answer()])
+    assert asked == [
+        "wine dvc_runner hold 60",
+        f"wine dvc_runner release {dead}",
+        "wine dvc_runner hold 60",
+        "wine dvc_runner hold 1800",
+    ]
+    assert shown == []
 
 
 # as Docker and shells say it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -85,6 +86,7 @@ GONE = "ended without a result"
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is shown."""
     lines: list[str] = []
+    monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
     monkeypatch.setattr(action.Display, "display", lambda _, text, *__: lines.append(text))
     return lines
 
@@ -153,6 +155,41 @@ def test_a_run_that_nothing_takes_up_again_is_told_in_the_end(
     said, polls = followed(tmp_path, AWAY, *[SILENT] * 300)
     assert GONE in said
     assert polls == 202
+
+
+UP: dict[str, Any] = {"brought_up": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "by", "released"),
+    [
+        (UP, "dead", True),
+        (UP, "alive", False),
+        (UP, "another-machine:1", False),
+        (UP, "", False),
+        # make pipeline: the platform may be half way between its secrets
+        ({"brought_up": False}, "dead", False),
+        ({**UP, "check": True}, "dead", False),
+    ],
+)
+def test_a_platform_that_was_brought_up_frees_the_queue_of_a_rotation_that_is_dead_and_of_no_other(
+    tmp_path: Path, shown: list[str], given: dict[str, Any], by: str, released: bool
+) -> None:
+    del shown
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    known = {"dead": process.pid, "alive": os.getpid()}
+    by = f"{socket.gethostname()}:{known[by]}" if by in known else by
+    projects = [{"name": name, "container": name, "source": name} for name in ("wine", "churn")]
+    host = Host(tmp_path, projects=projects, **given)
+    host._request = lambda *_: (REQUEST, {}, dict)
+    state = {"needed": False, "held": {"by": by, "until": 1.0} if by else {}}
+    host._check_all = lambda _: {"wine": "disk full", "churn": state}
+    asked: list[tuple[str, ...]] = []
+    host._ask = lambda *words, **_: asked.append(words)
+    with pytest.raises(action.AnsibleActionFail, match="disk full"):
+        host.run()
+    assert asked == [("churn", "release", by)] * released
 
 
 @pytest.mark.parametrize("value", [90, "90"])

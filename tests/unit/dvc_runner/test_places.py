@@ -15,7 +15,7 @@ import pytest
 
 from dvc_runner import door, places
 from dvc_runner.git import RunnerError
-from dvc_runner.lock import is_running
+from dvc_runner.lock import is_running, only_run
 from dvc_runner.need import check
 from dvc_runner.places import HELD, hold, is_queue_held, place, release
 from dvc_runner.settings import Settings, settings
@@ -131,22 +131,22 @@ def test_a_held_queue_lets_who_is_in_work_go_on_and_nobody_begin_until_it_is_rel
             order.append("later")
 
     with place(replace(at, name="wine", asked="ab"), said.append):
-        (told,) = hold(at, 60)["in_work"]
+        (told,) = hold(at, 60, "one")["in_work"]
         assert (told["project"], told["asked"]) == ("wine", "ab")
         thread = threading.Thread(target=run)
         thread.start()
         until(lambda: said)
         # there is a place, and yet
         assert said == [HELD]
-        assert hold(at, 60)["in_work"] == [told]
+        assert hold(at, 60, "one")["in_work"] == [told]
         assert place_in_queue(replace(at, name="later")) == 0
         assert place_in_queue(replace(at, name="wine")) is None
-    assert hold(at, 60)["in_work"] == []
+    assert hold(at, 60, "one")["in_work"] == []
     assert order == []
-    assert release(at) == {"held": True}
+    assert release(at, "one") == {"held": True}
     thread.join(30)
     assert order == ["later"]
-    assert release(at) == {"held": False}
+    assert release(at, "one") == {"held": False}
 
 
 def test_a_request_waits_in_a_held_queue_before_it_takes_the_workspace(
@@ -155,7 +155,7 @@ def test_a_request_waits_in_a_held_queue_before_it_takes_the_workspace(
     at = replace(at, workspace=(at.queue or Path()).parent, asked="ab")
     said: list[str] = []
     ask(at, {"set": ["n=2"]})
-    hold(at, 60)
+    hold(at, 60, "one")
     done = threading.Event()
 
     def run() -> None:
@@ -169,7 +169,7 @@ def test_a_request_waits_in_a_held_queue_before_it_takes_the_workspace(
     assert not is_running(at)
     assert standing(at) == {"state": "waiting", "place": 0}
     assert status(replace(at, asked=""))["text"].startswith("queue held by a rotation, 1 waiting; ")
-    release(at)
+    release(at, "one")
     thread.join(30)
     assert done.is_set()
     assert read_json(at.request) == {"set": ["n=2"]}
@@ -185,7 +185,7 @@ def test_whoever_begins_as_the_queue_is_held_is_seen_or_waits(
     def held_meanwhile(*given: object) -> str:
         why = str(before(*given))  # type: ignore[arg-type]
         if not told:
-            told.append(hold(at, 60)["in_work"])
+            told.append(hold(at, 60, "one")["in_work"])
         return why
 
     monkeypatch.setattr(places, "why_waiting", held_meanwhile)
@@ -200,29 +200,42 @@ def test_whoever_begins_as_the_queue_is_held_is_seen_or_waits(
     until(lambda: said)
     # it asked for its place before, and was not in work when the queue was held
     assert (told, entered.is_set()) == ([[]], False)
-    assert hold(at, 60)["in_work"] == []
-    release(at)
+    assert hold(at, 60, "one")["in_work"] == []
+    release(at, "one")
     thread.join(30)
     assert entered.is_set()
 
 
 def test_nobody_who_was_killed_holds_a_queue_for_ever(at: Settings) -> None:
-    hold(at, 60)
+    hold(at, 60, "one")
     assert is_queue_held(at)
-    hold(at, 0)
+    hold(at, 0, "one")
     with place(at, print):
         assert not is_queue_held(at)
 
 
-def test_a_platform_that_was_brought_up_leaves_no_queue_held(tmp_path: Path) -> None:
+def test_a_queue_is_held_by_one_and_let_go_by_no_other(at: Settings) -> None:
+    until = hold(at, 60, "one")["until"]
+    assert hold(at, 1800, "two") == {"by": "one", "until": until, "in_work": []}
+    assert release(at, "two") == {"held": False}
+    assert is_queue_held(at)
+    assert hold(at, 1800, "one")["until"] > until + 1000
+    assert release(at, "one") == {"held": True}
+    assert hold(at, 60, "two")["by"] == "two"
+
+
+def test_who_asks_whether_a_run_is_needed_is_told_who_holds_the_queue_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
     world = new_world(tmp_path)
     committed_to(world, dvc__yaml="stages: {one: {cmd: echo 1 > one.txt, outs: [one.txt]}}\n")
     at = settings({"RUNNER_WORKSPACE": str(tmp_path), "RUNNER_QUEUE": str(tmp_path / "queue")})
-    hold(at, 60)
-    check(at, {})
-    assert is_queue_held(at), "make pipeline let runs begin in the middle of a rotation"
-    check(at, {"release": True})
-    assert not is_queue_held(at)
+    assert check(at, {})["held"] == {}
+    hold(at, 60, "one")
+    assert check(at, {"release": True})["held"]["by"] == "one"
+    with only_run(at):
+        assert check(at, {})["held"]["by"] == "one"
+    assert is_queue_held(at)
 
 
 def test_a_runner_without_a_queue_waits_for_nobody(tmp_path: Path) -> None:

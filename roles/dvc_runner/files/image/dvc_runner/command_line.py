@@ -64,10 +64,14 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "cancel", help="end a request that waits or runs, or all; finished stages are kept"
     ).add_argument("id", type=request_id, nargs="?")
-    commands.add_parser(
-        "hold", help="have no run begin for so many seconds; those that are in work: JSON"
-    ).add_argument("seconds", type=count)
-    commands.add_parser("release", help="let runs begin again: JSON")
+    held = commands.add_parser(
+        "hold",
+        help="have no run begin for so many seconds; who holds the queue, what is in work: JSON",
+    )
+    held.add_argument("seconds", type=count)
+    free = commands.add_parser("release", help="let runs begin again: JSON")
+    for one in (held, free):
+        one.add_argument("by", help="who holds the queue; another who does goes on doing so")
     commands.add_parser("status", help="state, last run, failure and queue of the project: JSON")
     commands.add_parser("failed", help="stage, code and log of the last run, if it failed: JSON")
     commands.add_parser("history", help="the runs that are kept, the oldest first: JSON")
@@ -161,8 +165,8 @@ ANSWERS: dict[str, Callable[[Settings, argparse.Namespace], Any]] = {
     "diff": lambda at, given: compare(at, given.runs),
     "failed": lambda at, _: read_json(at.failure),
     "history": lambda at, _: runs(at),
-    "hold": lambda at, given: hold(at, given.seconds),
-    "release": lambda at, _: release(at),
+    "hold": lambda at, given: hold(at, given.seconds, given.by),
+    "release": lambda at, given: release(at, given.by),
     "status": lambda at, _: status(at),
     "check": lambda at, _: check(at, json.load(sys.stdin)),
     "inputs": lambda at, given: inputs_of(at.project, given.stage),

@@ -10,7 +10,7 @@ from dvc_runner.installed import installed
 from dvc_runner.lock import is_running
 from dvc_runner.overrides import one_run
 from dvc_runner.parameters import effective_params
-from dvc_runner.places import release
+from dvc_runner.places import holder
 from dvc_runner.remote import missing_in_remote
 from dvc_runner.settings import Settings
 from dvc_runner.state import note_delivered, of_another_run, read_json, summary
@@ -95,18 +95,18 @@ def why_incomplete(at: Settings, state: Mapping[str, Any]) -> str:
 
 
 def check(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Tell whether a run is under way or needed, and why.
-
-    With `release` in the request no rotation goes on, so one that was killed holds the queue no
-    more.
-    """
-    if request.get("release"):
-        release(at)
+    """Tell whether a run is under way or needed, and why; and who holds the queue."""
     require_environment(at, request)
     snapshot = request.get("snapshot", "")
     known = bool(snapshot) and try_git("cat-file", "-t", snapshot, at=at.project) == "commit"
     if is_running(at):
-        return {"running": True, "needed": True, "reason": "a run is under way", "known": known}
+        return {
+            "running": True,
+            "needed": True,
+            "reason": "a run is under way",
+            "known": known,
+            "held": holder(at),
+        }
     reason, _ = why_needed(at, request)
     if not reason:
         note_delivered(at, request)  # it is what lies here, and no run will say so
@@ -115,5 +115,6 @@ def check(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
         "needed": bool(reason),
         "reason": reason,
         "known": known,
+        "held": holder(at),
         **summary(at),
     }

@@ -85,30 +85,42 @@ def begin(at: Settings, mine: IO[str]) -> str:
     return HELD
 
 
-def hold(at: Settings, seconds: int) -> dict[str, Any]:
-    """Have no run begin for so long; returns the runs that are in work.
+def hold(at: Settings, seconds: int, by: str) -> dict[str, Any]:
+    """Have no run begin for so long, unless another holds the queue already.
 
-    It ends by itself, so that a queue stays held by nobody who was killed.
+    It ends by itself, so that a queue stays held by nobody who was killed. Of two that begin at
+    once each asks again before it goes on, and one of them sees the other.
+
+    Returns:
+        Who holds the queue now (`by`), `until` when, and the runs that are in work.
     """
     if at.queue is None:
-        return {"in_work": []}
+        return {"by": by, "until": 0.0, "in_work": []}
     at.queue.mkdir(parents=True, exist_ok=True)
-    write_json(at.queue / "held", {"until": time.time() + seconds})
+    if holder(at).get("by", by) == by:
+        write_json(at.queue / "held", {"by": by, "until": time.time() + seconds})
     tickets = sorted(at.queue.glob("[0-9]*"))
-    return {"in_work": [told for path in tickets if (told := read_json(path)) and is_held(path)]}
+    told = [read_json(path) for path in tickets if is_held(path)]
+    return {"by": by, "until": 0.0, **holder(at), "in_work": [one for one in told if one]}
 
 
-def release(at: Settings) -> dict[str, Any]:
-    """Let runs begin again; returns whether they were kept from it."""
-    was = is_queue_held(at)
-    if at.queue is not None:
+def release(at: Settings, by: str) -> dict[str, Any]:
+    """Let runs begin again, if it is this one who keeps them from it; returns whether it was."""
+    was = holder(at).get("by") == by
+    if at.queue is not None and was:
         (at.queue / "held").unlink(missing_ok=True)
     return {"held": was}
 
 
+def holder(at: Settings) -> dict[str, Any]:
+    """Return who holds the queue (`by`), and `until` when; empty where it goes on."""
+    held = read_json(at.queue / "held") if at.queue else {}
+    return held if held.get("until", 0) > time.time() else {}
+
+
 def is_queue_held(at: Settings) -> bool:
     """Tell whether no run may begin."""
-    return at.queue is not None and read_json(at.queue / "held").get("until", 0) > time.time()
+    return bool(holder(at))
 
 
 def ahead(ticket: Path) -> int:
