@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -176,6 +177,25 @@ def test_a_program_may_in_airflow_what_its_users_groups_may(full: Stack) -> None
     assert ask(full, path, Authorization=guest, **spoofed)[0] == 403
     token = f"Proxy {secret(full, 'airflow_proxy_token')}"
     assert ask(full, path, Authorization=token, **spoofed)[0] == 401
+
+
+def test_airflow_gives_a_user_of_the_gateway_no_token_which_the_gateway_would_not_take(
+    full: Stack,
+) -> None:
+    guest = as_admin(full, "guest")
+    for path in ("/airflow/auth/token", "/airflow/auth/token/cli"):
+        status, _, text = ask(full, path, "POST", Authorization=guest)
+        assert status == 403
+        assert text.startswith("The proxy before Airflow takes no token of it: send user and ")
+    assert ask(full, DAGS, Authorization="Bearer of-airflow")[0] == 401
+
+
+def test_a_page_of_airflow_sends_a_browser_on_by_the_address_that_it_came_by(full: Stack) -> None:
+    guest = as_admin(full, "guest")
+    status, goal, _ = ask(full, "/airflow/auth/users/list/", Authorization=guest)
+    assert status == 302
+    come_back = parse_qs(urlsplit(goal).query)["next"]
+    assert come_back == [f"https://localhost:{PORT}/airflow/auth/users/list/"]
 
 
 def test_a_page_of_another_site_acts_on_no_notebook(full: Stack) -> None:

@@ -34,6 +34,10 @@ from starlette.responses import PlainTextResponse
 TOKEN = Path("/run/secrets/proxy_token")
 ADMIN = "Admin"
 SETTINGS = Path("/config/proxy_users.json")
+LOG_IN = "/auth/token"
+REFUSAL = (
+    "The proxy before Airflow takes no token of it: send user and password with each request.\n"
+)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -151,6 +155,11 @@ class ProxyUsers:
                 await PlainTextResponse(f"{error}\n", 403)(scope, receive, send)
                 return
             if user is not None:
+                path = scope["path"].removeprefix(scope.get("root_path", ""))
+                # it would outlive the proxy's session, and the proxy takes none
+                if path == LOG_IN or path.startswith(f"{LOG_IN}/"):
+                    await PlainTextResponse(REFUSAL, 403)(scope, receive, send)
+                    return
                 scope["headers"] = [without_token(*header) for header in scope["headers"]]
                 scope["state"] = {
                     **scope.get("state", {}),
