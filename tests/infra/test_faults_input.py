@@ -47,7 +47,7 @@ def test_a_variable_of_the_user_with_another_prefix_is_nobodys_business(nowhere:
 def test_a_wrongly_typed_variable_is_named_with_the_value_and_the_type(nowhere: Platform) -> None:
     outcome = nowhere.play(given={"mlflow_workers": "two"})
     assert_refused(outcome, nowhere)
-    outcome.assert_says("mlflow_workers is 'two': give a whole number.")
+    outcome.assert_says("mlflow_workers is 'two': give a whole number, 0 or more.")
 
 
 def test_a_password_that_is_too_short_is_refused_and_not_printed(nowhere: Platform) -> None:

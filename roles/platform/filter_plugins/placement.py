@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 TAGS = ("docker", "platform", "pipeline", "verify")
 SKIPPED = ("pipeline", "verify")
 VERBS = {"all", "always", "destroy", "env", "prune", "save"}
+# how much a group's name is like a component's where it is taken for a misspelt one; of 1
+LIKE = 0.8
 DECLARES = re.compile(r"^\s+name: container_service$", re.MULTILINE)
 
 
@@ -63,6 +66,28 @@ def several_hosts(groups: Mapping[str, list[str]], roles: str) -> list[str]:
         "one host, and give every other host an inventory of its own (`make new NAME=...`)."
     )
     return [sentence]
+
+
+def misspelt_groups(groups: Mapping[str, list[str]], roles: str) -> list[str]:
+    """Refuse a group that is almost called as a component: its hosts would lose that one.
+
+    Any other group is the user's own, and so is one whose hosts have the component anyway.
+
+    Args:
+        groups: Ansible's own, group -> hosts.
+        roles: the directory of the roles.
+    """
+    services = service_roles(sorted(path.name for path in Path(roles).iterdir()), roles)
+    found = []
+    for name in sorted({*groups} - {*services}):
+        close = difflib.get_close_matches(name.lower(), services, 1, LIKE)
+        if close and {*groups[name]} - {*groups.get(close[0], [])}:
+            found.append(
+                f"The group {name} of the inventory ({', '.join(groups[name])}) is no component "
+                f"(did you mean {close[0]}?): give it the component's name, or another one of its "
+                "own."
+            )
+    return found
 
 
 def unknown_tags(wanted: Iterable[str], skipped: Iterable[str], roles: str) -> list[str]:
@@ -121,6 +146,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
         return {
+            "platform_misspelt_groups": misspelt_groups,
             "platform_partly": partly,
             "platform_provisioning": provisioning,
             "platform_service_roles": service_roles,

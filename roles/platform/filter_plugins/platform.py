@@ -16,12 +16,27 @@ from ansible.utils.vars import load_extra_vars
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # what text is not taken for as it is -> how it is written after -e, and what converts it
-EXAMPLES = {"int": "a whole number", "bool": "true or false", "list": "[...]", "dict": "{...}"}
-CONVERTED = {"int": int, "bool": boolean}
+EXAMPLES = {
+    "int": "a whole number, 0 or more",
+    "bool": "true or false",
+    "list": "[...]",
+    "dict": "{...}",
+}
 KINDS: dict[str, type[Any]] = {"list": Sequence, "dict": Mapping}
 PORT = re.compile(r"(([0-9.]+|\[[0-9a-f:]+\]):)?(?P<port>[0-9]+)\Z")
 LAST_PORT = 65535
 MEMORY = re.compile(r"[1-9][0-9]*[kmg]\Z")
+
+
+def number(value: Any) -> int:  # noqa: ANN401 - whatever an inventory has
+    """Return a whole number; how many or how long is never less than none."""
+    found = int(value)
+    if found < 0:
+        raise ValueError(found)
+    return found
+
+
+CONVERTED = {"int": number, "bool": boolean}
 
 
 @functools.cache

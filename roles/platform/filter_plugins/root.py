@@ -26,12 +26,13 @@ def sentence() -> str:
     """Say how root is had; empty where it is."""
     if os.geteuid() == 0 or may_sudo():
         return ""
-    seen = "wants a password" if shutil.which("sudo") else "is not installed"
+    need = f"This needs root on this machine: you are uid {os.geteuid()} and sudo"
+    if not shutil.which("sudo"):
+        return f"{need} is not installed. Run as root, or install sudo and give yourself a rule."
     # not `sudo -v`: its ticket is of one terminal, and Ansible's workers leave the terminal
     return (
-        f"This needs root on this machine: you are uid {os.geteuid()} and sudo {seen}. Let Ansible "
-        "ask for the password with -K (make: ARGS=-K), give yourself a NOPASSWD rule in "
-        "/etc/sudoers.d, or run as root."
+        f"{need} wants a password. Let Ansible ask for it with -K (make: ARGS=-K), give yourself a "
+        "NOPASSWD rule in /etc/sudoers.d, or run as root."
     )
 
 

@@ -77,6 +77,40 @@ def test_other_hosts_of_an_inventory_are_nobodys_business(roles: Path) -> None:
     assert placement.several_hosts(groups, str(roles)) == []
 
 
+@pytest.mark.parametrize(
+    ("group", "meant"),
+    [
+        ("mlfow", "mlflow"),
+        ("MLflow", "mlflow"),
+        ("jupiter", "jupyter"),
+        ("dvcrunner", "dvc_runner"),
+        ("postgres", "postgresql"),
+        ("gateways", "gateway"),
+        ("mino", "minio"),
+    ],
+)
+def test_a_group_that_is_almost_called_as_a_component_is_refused_with_both_names(
+    group: str, meant: str
+) -> None:
+    (said,) = placement.misspelt_groups({"all": ["a"], "airflow": ["a"], group: ["a"]}, str(ROLES))
+    assert f"The group {group} of the inventory (a) is no component (did you mean {meant}?)" in said
+    assert placement.misspelt_groups({"all": ["a"], group: []}, str(ROLES)) == []
+
+
+@pytest.mark.parametrize(
+    "group", ["gpu", "servers", "runners", "mlops", "docker", "databases", "ungrouped", "lab"]
+)
+def test_a_group_of_a_users_own_is_nobodys_business(group: str) -> None:
+    groups = {"all": ["a"], "mlflow": ["a"], group: ["a"]}
+    assert placement.misspelt_groups(groups, str(ROLES)) == []
+
+
+def test_a_group_whose_hosts_have_the_component_anyway_is_taken() -> None:
+    groups = {"mlflow": ["a", "b"], "mlflow2": ["b"]}
+    assert placement.misspelt_groups(groups, str(ROLES)) == []
+    assert placement.misspelt_groups({**groups, "mlflow2": ["b", "c"]}, str(ROLES))
+
+
 @pytest.mark.parametrize("tag", ["mlflow", "minio", "containers"])
 def test_a_tag_that_would_apply_nothing_is_refused_with_those_that_do(tag: str) -> None:
     (said,) = placement.unknown_tags([tag], [], str(ROLES))
@@ -133,20 +167,40 @@ def test_a_removal_is_refused_for_how_it_was_asked_and_never_for_what_a_service_
         ('{"gateway_names": null}', "gateway_names is empty: give one entry or more"),
         ('{"gateway_http_port": "x"}', "gateway_http_port is 'x': give a port of the host"),
         ('{"gateway_memory": ""}', "gateway_memory is '': give a limit"),
+        ("dvc_runner_keep=-1", "dvc_runner_keep is '-1': give a whole number, 0 or more"),
         ('{"gateway_nams": []}', "did you mean gateway_names?"),
         ('{"minio_users": "{{ nothing }}"}', "'nothing' is undefined"),
     ],
 )
 def test_a_run_that_is_refused_names_the_variable_and_makes_no_secret(
-    given: str, says: str, tmp_path: Path
+    given: str, says: str, inventory: Path
 ) -> None:
-    shutil.copytree(ROLES.parent / "inventory/fraud", tmp_path / "inventory/fraud", symlinks=False)
-    shutil.rmtree(tmp_path / "inventory/fraud/.secrets", ignore_errors=True)
+    assert says in refused(inventory, "-e", given)
+    assert not (inventory / ".secrets").exists()
+
+
+def test_a_misspelt_group_is_refused_before_its_service_is_removed(inventory: Path) -> None:
+    hosts = inventory / "hosts.yml"
+    hosts.write_text(hosts.read_text().replace(" mlflow:", " mlfow:"))
+    assert "did you mean mlflow?" in refused(inventory)
+    assert not (inventory / ".secrets").exists()
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    """The inventory of a system, without secrets."""
+    at = tmp_path / "inventory/fraud"
+    shutil.copytree(ROLES.parent / "inventory/fraud", at, symlinks=False)
+    shutil.rmtree(at / ".secrets", ignore_errors=True)
+    return at
+
+
+def refused(inventory: Path, *words: str) -> str:
+    """What a run says that does nothing."""
     done = subprocess.run(
         [
             Path(sys.executable).parent / "ansible-playbook",
-            *("-i", tmp_path / "inventory/fraud", "-e", "ansible_become=false"),
-            *("playbooks/site.yml", "-e", given),
+            *("-i", str(inventory), "-e", "ansible_become=false", "playbooks/site.yml", *words),
         ],
         cwd=ROLES.parent,
         env=os.environ | {"ANSIBLE_CONFIG": str(ROLES.parent / "ansible.cfg")},
@@ -155,5 +209,4 @@ def test_a_run_that_is_refused_names_the_variable_and_makes_no_secret(
         check=False,
     )
     assert done.returncode != 0
-    assert says in " ".join((done.stdout + done.stderr).split())
-    assert not (tmp_path / "inventory/fraud/.secrets").exists()
+    return " ".join((done.stdout + done.stderr).split())

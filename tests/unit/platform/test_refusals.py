@@ -38,7 +38,8 @@ def sudo(at: Path, code: int) -> None:
 
 def test_without_sudo_the_ways_to_be_root_are_named() -> None:
     (said,) = root.without_root(HERE)
-    assert "you are uid 1000 and sudo is not installed" in said
+    assert "you are uid 1000 and sudo is not installed. Run as root, or install sudo" in said
+    assert "-K" not in said  # there is nothing that would take the password
 
 
 def test_a_sudo_that_wants_a_password_is_told_so(user: Path) -> None:
@@ -97,7 +98,7 @@ def roles(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[("web_int", value) for value in (3, "3", "-1")],
+        *[("web_int", value) for value in (3, "3", 0, "0")],
         *[("web_bool", value) for value in (True, "true", "no", "0", 1)],
         ("web_list", []),
         ("web_dict", {"a": 1}),
@@ -114,8 +115,9 @@ def test_what_a_role_can_read_is_not_refused(name: str, value: object, roles: st
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("web_int", "lots", "web_int is 'lots': give a whole number."),
-        ("web_int", "", "web_int is '': give a whole number."),
+        ("web_int", "lots", "web_int is 'lots': give a whole number, 0 or more."),
+        ("web_int", -1, "web_int is -1: give a whole number, 0 or more."),
+        ("web_int", "", "web_int is '': give a whole number, 0 or more."),
         ("web_bool", "perhaps", "web_bool is 'perhaps': give true or false."),
         ("web_list", "a,b", "say -e '{\"web_list\": [...]}', or set it in the inventory."),
         ("web_list", {"key": "word"}, "web_list is no list: give [...]."),
