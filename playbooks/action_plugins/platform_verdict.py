@@ -50,6 +50,8 @@ CONNECTION = {
 RUN = ("last_run", "snapshot", "params", "mlflow_runs")
 # what is spoken at a port, where it is not HTTP
 SCHEMES = {443: "https", 3306: "mysql", 5432: "postgresql"}
+# what a role says of itself for people: service -> address
+ADDRESSES = "addresses"
 # steps of a role beside its declaration -> what they register as <role>_...
 STEPS = {"provision.yml": "provisioned", "run.yml": "result"}
 
@@ -79,7 +81,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         proven = reports.read(path)
         quick = boolean(self._task.args.get("unless_proven", False))
         if quick and proven and proven.ok and proven.seal == seal and unchanged(known):
-            Display().display(f"Nothing changed since the last verdict.\n{closing(known, proven)}")
+            Display().display(
+                f"Nothing changed since the last verdict.\n{self._closing(known, proven)}"
+            )
             return result | {"changed": False, "report": str(path)}
         path.unlink(missing_ok=True)
         try:
@@ -98,7 +102,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         reports.write(found, path)
         Display().display(reports.table(found))
         if quick and found.ok:
-            Display().display(closing(known, found))
+            Display().display(self._closing(known, found))
         if found.code:
             raise AnsibleActionFail(reports.verdict(found))
         return result | {"changed": False, "report": str(path), "data_source": found.data_source}
@@ -120,10 +124,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
                 reached[key] = boolean(value) if key == "ansible_become" else str(value)
         if self._play_context.become_pass:  # asked for with -K
             reached.setdefault("ansible_become_password", str(self._play_context.become_pass))
+        compared = self._promised(name, known)
+        return {**reached, "verdict": {**variables["platform_promises"], "promised": compared}}
+
+    def _promised(self, name: str, known: Mapping[str, Any], only: str = "") -> dict[str, Any]:
+        """Return what the roles of a host say of themselves: all of it, or one word."""
         places = [one for one in rooms.rooms() if name in known["groups"].get(one.parent.name, [])]
         raw = known["hostvars"].raw_get(name)
-        compared = promised(places, raw, self._loader, self._templar)
-        return {**reached, "verdict": {**variables["platform_promises"], "promised": compared}}
+        return promised(places, raw, self._loader, self._templar, only)
+
+    def _closing(self, known: Mapping[str, Any], found: reports.Report) -> str:
+        """Say what a run ends with."""
+        addresses = {
+            name: self._promised(name, known, ADDRESSES).get(ADDRESSES, {})
+            for name in judged(known)
+        }
+        return closing(known, found, addresses)
 
 
 def promised(
@@ -131,6 +147,7 @@ def promised(
     raw: Mapping[str, Any],
     loader: Any,  # noqa: ANN401 - Ansible ships no types
     templar: Any,  # noqa: ANN401
+    only: str = "",
 ) -> dict[str, Any]:
     """Return what the roles of a host say their checks compare with.
 
@@ -139,6 +156,7 @@ def promised(
         raw: the host's variables as they are written.
         loader: Ansible's reader of files.
         templar: Ansible's templates.
+        only: the one word that is asked for; empty for all.
     """
     found: dict[str, Any] = {}
     for room in rooms_of_host:
@@ -153,6 +171,7 @@ def promised(
             for path in kinds
         )
         known = {**defaults, **raw, **own}
+        said = {key: value for key, value in said.items() if only in ("", key)}
         found |= templar.copy_with_new_env(available_variables=known).template(said)
     return found
 
@@ -200,8 +219,16 @@ def unchanged(known: Mapping[str, Any]) -> bool:
     return True
 
 
-def closing(known: Mapping[str, Any], found: reports.Report) -> str:
-    """Say what runs, where, with which result, and what to try next."""
+def closing(
+    known: Mapping[str, Any], found: reports.Report, addresses: Mapping[str, Mapping[str, str]]
+) -> str:
+    """Say what runs, where, with which result, and what to try next.
+
+    Args:
+        known: the variables of the run.
+        found: the verdict.
+        addresses: host -> service that publishes no port -> where users find it all the same.
+    """
     lines = [""]
     for name in judged(known):
         host = known["hostvars"][name]
@@ -213,7 +240,8 @@ def closing(known: Mapping[str, Any], found: reports.Report) -> str:
                 f"{SCHEMES.get(port['inside'], 'http')}://{port['address']}:{port['port']}"
                 for port in service["ports"]
             ]
-            lines.append(f"  {label:<12} {', '.join(where) or 'listens on nothing'}")
+            where = where or [addresses[name].get(label, "listens on nothing")]
+            lines.append(f"  {label:<12} {', '.join(where)}")
         lines.append(f"  {'credentials':<12} {host['platform_secrets_directory']}")
     of = named(Path(known["inventory_dir"]))
     told = {"data": reports.data(found), "metrics": reports.scores(found.metrics)}

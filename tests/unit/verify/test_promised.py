@@ -11,7 +11,7 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
-from platform_verify import facts, rooms
+from platform_verify import facts, report, rooms
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,36 @@ def test_buckets_and_users_of_the_inventory_are_promised_without_a_secret(
 
 def test_where_the_inventory_says_nothing_the_roles_defaults_hold(plugin: ModuleType) -> None:
     assert promised(plugin) == {"buckets": {}, "users": {}}
+
+
+def test_behind_a_gateway_the_end_of_a_run_names_the_addresses_that_users_have(
+    plugin: ModuleType,
+) -> None:
+    loader = DataLoader()
+    routes = [
+        {"path": "/airflow/", "upstream": "http://airflow:8080", "authorization": "{{ none }}"},
+        {"path": "/mlflow/", "upstream": "http://mlflow:5000"},
+    ]
+    room = rooms.ROLES / "gateway" / "verify"
+    given = {"gateway_routes": routes, "gateway_url": "https://lab.example:8443"}
+    said = plugin.promised([room], given, loader, Templar(loader=loader), plugin.ADDRESSES)
+    address = "https://lab.example:8443"
+    known_by = {"airflow": f"{address}/airflow/", "mlflow": f"{address}/mlflow/"}
+    assert said == {"addresses": known_by}
+    port = {"inside": 443, "address": "127.0.0.1", "port": 8443}
+    services = {
+        name: {"stage": "app", "ports": [port] if name == "gateway" else []}
+        for name in ("gateway", "airflow", "runner")
+    }
+    host = {"platform_promises": {"services": services}, "platform_secrets_directory": "/secrets"}
+    lines = plugin.closing(
+        {"ansible_play_hosts_all": ["lab"], "hostvars": {"lab": host}, "inventory_dir": "/srv/lab"},
+        report.Report(True, "", "mlops", "file", {}, 1.0),
+        {"lab": known_by},
+    ).splitlines()
+    assert "  gateway      https://127.0.0.1:8443" in lines
+    assert "  airflow      https://lab.example:8443/airflow/" in lines
+    assert "  runner       listens on nothing" in lines
 
 
 @pytest.mark.parametrize(
