@@ -262,6 +262,7 @@ def test_a_failed_run_keeps_its_stage_code_command_and_log(world: World) -> None
     assert "b is 13" in Path(found["log"]).read_text()
     state = answer(world, "status")
     assert (state["state"], state["failed"]["stage"]) == ("failed", "last")
+    assert state["failed"]["cancelled"] is False
     assert state["text"].startswith("failed at stage last ")
     assert "in force is run 1" in state["text"]
     committed_to(world, params__yaml="a: 1\nb: 14\n")
@@ -330,6 +331,9 @@ def test_a_request_that_runs_or_waits_can_be_cancelled_and_finished_stages_stay(
         assert first.poll() is None
         assert answer(world, "cancel", "aa") == {"cancelled": "aa", "was": "running"}
         assert first.wait(60) == 1
+    found = answer(world, "status")
+    assert (found["state"], found["failed"]["cancelled"]) == ("cancelled", True)
+    assert found["text"].startswith("cancelled ")
     result = world.result("aa")
     assert result["error"].startswith("The run was cancelled. Finished stages are kept.")
     assert total(world) == 6
@@ -341,6 +345,7 @@ def test_a_request_that_runs_or_waits_can_be_cancelled_and_finished_stages_stay(
     world.ask("dd", set=["a=3"])
     with start(world, "dd") as last:
         assert last.wait(60) == 0
+    assert answer(world, "status")["state"] == "done"
     assert "Stage 'first' didn't change, skipping" in world.said("dd")
     assert total(world) == 8
     done = world.call("cancel", "dd")

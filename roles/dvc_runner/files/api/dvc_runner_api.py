@@ -55,7 +55,7 @@ class Project(Told):
     """A project, as `dvc_runner status` tells of it."""
 
     project: str
-    state: Literal["never ran", "waiting", "running", "failed", "done"]
+    state: Literal["never ran", "waiting", "running", "failed", "cancelled", "done"]
     place: int | None = Field(default=None, description="how many runs end before its own begins")
     text: str = Field(description="all of it in one line")
     last_run: dict[str, Any] = Field(description="number, age in seconds, metrics, MLflow runs")

@@ -570,6 +570,7 @@ def report(at: Settings, request: Mapping[str, Any]) -> int:
         failure = {"error": said, "tail": tail(at.log), **stage_that_failed(at)}
         write_json(at.result, {"ok": False, **failure})
         told = {"asked": at.asked, "log": str(at.log), "ended": now()}
+        told["cancelled"] = at.cancelled.exists()
         write_json(at.failure, {**failure, **told})
         if not known and not full:
             raise

@@ -122,9 +122,10 @@ def status(at: Settings) -> dict[str, Any]:
             since = f", place {place} in the queue" if place else ""
         text = f"{doing}{since}{stage}{queue}; before it {text}"
     elif failure:
-        answer["state"] = "failed"
+        how = "cancelled" if failure.get("cancelled") else "failed"
+        answer["state"] = how
         where = f" at stage {failure['stage']}" if failure.get("stage") else ""
-        text = f"failed{where} {when(failure['ended'])}; in force is {text}"
+        text = f"{how}{where} {when(failure['ended'])}; in force is {text}"
     elif last or state.get("done"):
         answer["state"] = "done"
     else:
