@@ -91,6 +91,9 @@ $(if $(word 2,$(CHOSEN)),\
 $(if $(wildcard $(addsuffix /*/hosts.yml,$(INVENTORY))),\
   $(error $(INVENTORY) is a directory of several inventories, and nothing was done: name one of them))
 
+# what another verb must be told to mean the same one
+OF := $(if $(filter INVENTORY,$(CHOSEN)), INVENTORY=$(INVENTORY),$(if $(filter-out local,$(SYSTEM)), SYSTEM=$(SYSTEM)))
+
 BIN      := .venv/bin
 # a directory by its absolute path (./churn, not churn), a git URL or a name as it is
 PROJECT_ARG = $(if $(PROJECT),-e '{"dvc_runner_project": "$(or $(if $(findstring /,$(PROJECT))$(filter .,$(PROJECT)),$(realpath $(PROJECT))),$(PROJECT))"}')
@@ -159,6 +162,10 @@ env: .venv/run ## print exports for a client: eval "$$(make -s env)"
 	@file=$$(mktemp); trap 'rm -f "$$file"' EXIT
 	said=$$($(PLAYBOOK) playbooks/env.yml -e ansible_become=false -e dvc_runner_env_file="$$file" $(ARGS)) || { printf '%s\n' "$$said" >&2; exit 1; }
 	cat "$$file"
+	at=$$(sed -n 's/^export MLFLOW_TRACKING_URI=//p' "$$file")
+	$(BIN)/python -c 'import socket, sys; from urllib.parse import urlsplit; at = urlsplit(sys.argv[1])
+	socket.create_connection((at.hostname, at.port or {"https": 443}.get(at.scheme, 80)), 3)' "$$at" 2>/dev/null ||
+	  printf 'Nothing answers at %s: `make up%s` brings the platform up.\n' "$$at" '$(OF)' >&2
 
 .PHONY: status
 status: root .venv/run ## containers and their health, and each project's last run and state
@@ -195,6 +202,7 @@ prune: root .venv/run ## remove images, volumes and cached data that nothing use
 .PHONY: rotate
 rotate: root .venv/run ## make every generated password, key, token and certificate anew, once no run is in work
 	@$(PLAYBOOK) playbooks/rotate.yml $(ARGS)
+	$(if $(filter --check -C,$(ARGS)),,printf 'What clients were given is worth nothing now: eval "$$(make -s env%s)" gives the new, and who trusts the ca.crt of a gateway fetches it anew.\n' '$(OF)')
 
 .PHONY: timer
 timer: .venv/run ## have systemd converge the platform each week, which renews its certificates (OFF=yes: no more)

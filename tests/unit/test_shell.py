@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -227,6 +228,52 @@ def test_what_a_verb_needs_to_know_is_asked_for_by_name(target: str, checkout: P
     )
     assert done.returncode != 0
     assert f"= is missing: make {target} PROJECT=" in done.stderr
+
+
+def told(checkout: Path, *words: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """What make says that ends well."""
+    return subprocess.run(
+        ["make", "-s", *words],
+        cwd=checkout,
+        env={"PATH": os.environ["PATH"], "HOME": str(checkout.parent), **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+EXPORTING = """#!/bin/sh
+for word; do case $word in dvc_runner_env_file=*)
+  echo "export MLFLOW_TRACKING_URI=$ADDRESS" >"${word#*=}" ;;
+esac; done
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "named"), [("SYSTEM=local", ""), ("INVENTORY=lab,", " INVENTORY=lab,")]
+)
+def test_exports_of_a_platform_that_does_not_answer_are_printed_and_that_is_said(
+    word: str, named: str, checkout: Path
+) -> None:
+    (checkout / ".venv/bin/ansible-playbook").write_text(EXPORTING)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        done = told(checkout, "env", word, env={"ADDRESS": address})
+        assert (done.stdout, done.stderr) == (f"export MLFLOW_TRACKING_URI={address}\n", "")
+    done = told(checkout, "env", word, env={"ADDRESS": address})
+    assert done.stdout == f"export MLFLOW_TRACKING_URI={address}\n"
+    said = f"Nothing answers at {address}: `make up{named}` brings the platform up.\n"
+    assert done.stderr == said
+
+
+def test_after_a_rotation_it_is_said_what_clients_need(checkout: Path) -> None:
+    hosts = checkout / "inventory/staging/hosts.yml"
+    hosts.parent.mkdir()
+    hosts.touch()
+    said = told(checkout, "rotate", "SYSTEM=staging", "ARGS=-K", env={}).stdout
+    assert 'eval "$(make -s env SYSTEM=staging)" gives the new' in said
+    assert "ca.crt" in said
+    assert told(checkout, "rotate", "SYSTEM=staging", "ARGS=-K --check", env={}).stdout == ""
 
 
 def refused(checkout: Path, *words: str, **env: str) -> str:
