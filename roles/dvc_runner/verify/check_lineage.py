@@ -45,7 +45,7 @@ def tracked(chain: Mapping[str, Any], service: Callable[[str], Service]) -> Mapp
     """The same of a project that registers its model; how another one tracks is not known here."""
     service("mlflow")
     if not chain["registered_model"]:
-        pytest.skip("config.yaml of the project names no mlflow.registered_model")
+        pytest.skip("no config.yaml of the project names mlflow.registered_model")
     return chain
 
 

@@ -188,6 +188,8 @@ def test_between_two_stages_nothing_is_saved_and_the_verdict_says_what_ends_the_
 
     before = world.results()
     assert judged()["done"]
+    with pytest.raises(pytest.skip.Exception, match=r"^no config\.yaml of the project names mlfl"):
+        lineage.tracked.__wrapped__(judged(), service)
     assert ask(world, "a1", stage="prepare")["ok"]
     refused = world.call("results")
     assert (refused.returncode, refused.stdout) == (1, "")
