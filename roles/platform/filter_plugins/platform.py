@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,31 @@ def wrong_values(values: Mapping[str, Any], roles: str) -> list[str]:
             text = "" if value is None or value is False else str(value)
             if not said[0](text):
                 found.append(f"{name} is {text!r}: give {said[1]}.")
+        else:
+            found += unknown_keys(name, value, known[name])
     return found
+
+
+def unknown_keys(name: str, value: object, option: Mapping[str, Any]) -> Iterator[str]:
+    """Say which keys of a variable's mappings none of its options is, and what each may have meant.
+
+    Args:
+        name: of the variable, and of the keys above.
+        value: a mapping, or a list of them.
+        option: as argument_specs describe it.
+    """
+    known = option.get("options", {})
+    entries: list[Any] = value if isinstance(value, list) else [value]
+    for entry in entries if known else []:
+        for key in entry if isinstance(entry, Mapping) else []:
+            if key in known:
+                # what has no options is left alone: it may be a secret that nobody made yet
+                if "options" in known[key]:
+                    yield from unknown_keys(f"{name}.{key}", entry[key], known[key])
+                continue
+            close = difflib.get_close_matches(str(key), known, n=1)
+            meant = f"did you mean {close[0]}?" if close else f"it takes {', '.join(known)}"
+            yield f"{name} has a key {key!r} that means nothing ({meant}): correct or remove it."
 
 
 def converts(convert: Callable[[Any], object], value: object) -> bool:

@@ -168,6 +168,10 @@ def test_a_removal_is_refused_for_how_it_was_asked_and_never_for_what_a_service_
         ('{"gateway_http_port": "x"}', "gateway_http_port is 'x': give a port of the host"),
         ('{"gateway_memory": ""}', "gateway_memory is '': give a limit"),
         ("dvc_runner_keep=-1", "dvc_runner_keep is '-1': give a whole number, 0 or more"),
+        (
+            '{"gateway_users": [{"name": "a", "group": ["x"]}]}',
+            "gateway_users has a key 'group' that means nothing (did you mean groups?)",
+        ),
         ('{"gateway_nams": []}', "did you mean gateway_names?"),
         ('{"minio_users": "{{ nothing }}"}', "'nothing' is undefined"),
     ],

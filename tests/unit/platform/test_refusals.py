@@ -88,6 +88,8 @@ def roles(tmp_path: Path) -> str:
     options: Reach = {f"web_{kind}": {"type": kind} for kind in kinds}
     options |= {name: {"type": "str"} for name in ("web_port", "web_memory")}
     options |= {"web_names": {"type": "list", "default": ["localhost"]}}
+    inner = {"name": {"type": "str"}, "rules": {"type": "dict", "options": {"days": {}}}}
+    options |= {"web_users": {"type": "list", "elements": "dict", "options": inner}}
     (tmp_path / "web/meta").mkdir(parents=True)
     (tmp_path / "web/meta/argument_specs.yml").write_text(
         json.dumps({"argument_specs": {"main": {"options": options}}})
@@ -106,6 +108,7 @@ def roles(tmp_path: Path) -> str:
         ("web_names", ["a"]),
         *[("web_port", value) for value in ("", None, 80, "80", "0.0.0.0:80", "[::1]:65535")],
         ("web_memory", "512m"),
+        ("web_users", [{"name": "a", "rules": {"days": 3}}, {"rules": {}}, {}]),
     ],
 )
 def test_what_a_role_can_read_is_not_refused(name: str, value: object, roles: str) -> None:
@@ -130,6 +133,17 @@ def test_what_a_role_can_read_is_not_refused(name: str, value: object, roles: st
         ("web_port", "localhost:80", "web_port is 'localhost:80': give a port"),
         ("web_memory", "", "web_memory is '': give a limit such as 512m"),
         ("web_memory", "1 GB", "web_memory is '1 GB': give a limit such as 512m"),
+        (
+            "web_users",
+            [{"name": "a"}, {"nam": "b"}],
+            "web_users has a key 'nam' that means nothing (did you mean name?): correct or remove",
+        ),
+        ("web_users", [{"x": "b"}], "web_users has a key 'x' that means nothing (it takes name, r"),
+        (
+            "web_users",
+            [{"rules": {"day": 3}}],
+            "web_users.rules has a key 'day' that means nothing",
+        ),
         ("web_dict", '{"key": "word"}', "say -e '{\"web_dict\": {...}}', or set it"),
     ],
 )
