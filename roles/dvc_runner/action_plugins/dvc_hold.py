@@ -42,11 +42,12 @@ class ActionModule(RunnerAction):
     ) -> dict[str, Any]:
         """Run the task; who waits in the queue loses nothing, so this is no change."""
         result: dict[str, Any] = super().run(tmp, task_vars)
+        self._holder = holder()
         containers = {one["name"]: one["container"] for one in self._task.args["projects"]}
         if self._task.check_mode:
             return result | {"skipped": True, "skip_reason": "check mode holds no queue"}
         if self._task.args["state"] == "released":
-            self._any(containers.values(), "release", holder())
+            self._any(containers.values(), "release", self._holder)
             until = 0.0
         else:
             until = self._wait(containers, int(self._task.args["timeout"]))
@@ -63,7 +64,7 @@ class ActionModule(RunnerAction):
             left, now = began + timeout - time.monotonic(), time.monotonic()
             said = named(in_work)
             if left <= 0:
-                self._any(containers.values(), "release", holder())
+                self._any(containers.values(), "release", self._holder)
                 raise AnsibleActionFail(refusal(said, in_work, timeout, containers))
             if said != told or now > told_at + TOLD_SECONDS:
                 Display().display(
@@ -77,14 +78,17 @@ class ActionModule(RunnerAction):
         """Hold the queue for so long, whose holder may have died; returns the runner's answer.
 
         Raises:
-            AnsibleActionFail: another rotation holds it.
+            AnsibleActionFail: another rotation holds it, or this one was killed, which a task
+                outlives: it is a session of its own.
         """
-        words = ("hold", str(seconds), holder())
+        if holder() != self._holder:
+            raise AnsibleActionFail("The ansible-playbook that this is a task of was killed.")
+        words = ("hold", str(seconds), self._holder)
         answer = self._any(containers.values(), *words)
         if answer and is_dead(answer["by"]):
             self._any(containers.values(), "release", answer["by"])
             answer = self._any(containers.values(), *words)
-        if answer and answer["by"] != holder():
+        if answer and answer["by"] != self._holder:
             raise AnsibleActionFail(taken(answer["by"], answer["until"]))
         return answer
 

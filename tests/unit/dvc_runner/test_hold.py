@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 from types import SimpleNamespace
@@ -121,6 +122,18 @@ def test_a_second_rotation_is_refused_while_one_goes_on_or_may(shown: list[str],
         "11:06:40 UTC if it says no more: wait for its end, then try again."
     )
     assert shown == []
+
+
+def test_a_task_whose_rotation_was_killed_holds_nothing_any_more(
+    shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # init is its parent then
+    parents = [os.getppid(), os.getppid(), os.getppid(), 1]
+    monkeypatch.setattr(os, "getppid", lambda: parents.pop(0) if len(parents) > 1 else parents[0])
+    *asked, said = ask([answer(WINE)])
+    assert asked == ["wine dvc_runner hold 60"] * 2
+    assert said == "The ansible-playbook that this is a task of was killed."
+    assert len(shown) == 1
 
 
 def test_of_two_rotations_that_begin_at_once_one_is_refused(shown: list[str]) -> None:
