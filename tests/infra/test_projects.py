@@ -133,7 +133,7 @@ def waiting(door: Gate) -> str:
     """Say in a stage that it is there, and wait until it may go on."""
     ask = f"import urllib.request as web; web.urlopen('http://{door.address}')"
     return (
-        f'for _ in $(seq 300); do python3 -c "{ask}" 2>/dev/null && break; sleep 0.2; done; '
+        f'for _ in $(seq 900); do python3 -c "{ask}" 2>/dev/null && break; sleep 0.2; done; '
         "echo 1 > made.txt"
     )
 
