@@ -71,6 +71,8 @@ GIVEN := $(foreach word,$(ONLY_SOME_READ),\
   $(if $(filter command,$(origin $(word))),$(if $(value $(word)),$(word))))
 $(foreach word,$(GIVEN),$(if $(filter $(READ_BY_$(word)),$(MAKECMDGOALS)),,\
   $(error $(word)= says nothing to `make $(MAKECMDGOALS)`, and nothing was done: it is for $(READ_BY_$(word)))))
+$(if $(and $(filter destroy,$(MAKECMDGOALS)),$(filter command,$(origin PROJECT)),$(PROJECT)),\
+  $(error PROJECT=$(PROJECT) says nothing to `make $(MAKECMDGOALS)`, which removes the whole platform, and nothing was done: leave it out))
 define yes-or-no
 $(if $(filter $(READ_BY_$(1)),$(MAKECMDGOALS)),$(if $(filter-out yes no true false,$($(1))),\
   $(error $(1)=$($(1)) is neither yes nor no, and nothing was done: say $(1)=yes, or leave it out)))

@@ -111,10 +111,11 @@ def test_what_was_advised_to_become_root_reaches_ansible(target: str, checkout: 
         (checkout / ".venv/bin/python").unlink()
         (checkout / ".venv/bin/python").write_text(PROGRAM)
         (checkout / ".venv/bin/python").chmod(0o755)
-    words = make(checkout, "CONFIRM=yes", "PROJECT=churn", env={}, target=target)["words"]
+    project = [] if target == "destroy" else ["PROJECT=churn"]
+    words = make(checkout, "CONFIRM=yes", *project, env={}, target=target)["words"]
     assert "-K" in words
     # the logs are those of services
-    assert target == "logs" or '{"dvc_runner_project": "churn"}' in words
+    assert target in ("logs", "destroy") or '{"dvc_runner_project": "churn"}' in words
 
 
 def test_an_inventory_that_make_new_wrote_stays_and_is_named_when_its_platform_is_gone(
@@ -359,6 +360,11 @@ def test_what_names_no_one_inventory_is_refused(
 def test_one_inventory_is_taken_however_it_is_named(word: str, checkout: Path) -> None:
     words = make(checkout, word, env={})["words"]
     assert words[words.index("-i") + 1] in ("inventory/local", "lab,")
+
+
+def test_the_whole_platform_is_not_removed_for_one_project(checkout: Path) -> None:
+    said = refused(checkout, "destroy", "PROJECT=churn", "CONFIRM=yes")
+    assert "PROJECT=churn says nothing to `make destroy`" in said
 
 
 def test_a_word_of_the_shell_is_no_word_of_the_command(checkout: Path) -> None:
