@@ -289,7 +289,7 @@ def test_a_rotation_that_fails_says_until_when_the_queue_is_held_and_what_frees_
         port = str(taken.getsockname()[1])
         failed = beside.attempt("playbooks/rotate.yml", mlflow_port=port)
     _, _, said = " ".join(failed.split()).partition("Failed on ")
-    assert f"port {port}" in said
+    assert port in said
     assert re.search(
         r"No run begins until \d\d:\d\d:\d\d UTC: the rotation has the queue held", said
     )
