@@ -63,7 +63,8 @@ def served(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         (tmp_path / name).write_text(content)
     (tmp_path / "getent").chmod(0o755)
     (tmp_path / "getent.minio.").write_text("10.0.0.2\n")
-    words = ["sh", "serve.sh", sys.executable, "server.py"]
+    # what a job in the background ignores, a shell that it starts cannot trap
+    words = ["env", "--default-signal", "sh", "serve.sh", sys.executable, "server.py"]
     path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     running = subprocess.Popen(words, cwd=tmp_path, env=path)
     try:
