@@ -5,7 +5,7 @@ set -eu
 umask 077
 got=/acme/served.pem served=/tmp/tls.pem seen=/tmp/seen.pem before=/tmp/before.pem
 answers=/tmp/answers known=/tmp/neighbours.conf found=/tmp/found.conf
-pause=3 missed=
+pause=3 missed='' ends=''
 # a name that no container has is asked of servers far away
 export RES_OPTIONS='timeout:1 attempts:1'
 mkdir -p "$answers"
@@ -49,15 +49,16 @@ look || :
 [ ! -s "$got" ] || renew "$@" || :
 "$@" -g 'daemon off;' &
 server=$!
-trap 'kill -TERM "$server"' TERM INT
-# what NGINX's own image is stopped by
-trap 'kill -QUIT "$server"' QUIT
-while kill -0 "$server" 2>/dev/null; do
+# answers that are under way are given whole; what takes longer is cut before Docker would kill all
+trap 'ends=yes; kill -QUIT "$server" || :' TERM INT QUIT
+while [ -z "$ends" ] && kill -0 "$server" 2>/dev/null; do
   sleep "$pause" &
   wait $! || :
+  [ -z "$ends" ] || break
   news=
   if look; then news=neighbours; fi
   if [ -s "$got" ] && ! cmp -s "$got" "$seen" && renew "$@"; then news=certificate; fi
   if [ -n "$news" ]; then kill -HUP "$server" || :; fi
 done
+[ -z "$ends" ] || { sleep 5; kill -TERM "$server"; } 2>/dev/null &
 wait "$server"
