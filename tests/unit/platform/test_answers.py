@@ -10,10 +10,12 @@ from ansible.template import Templar, trust_as_template
 from ansible.utils.collection_loader import AnsibleCollectionConfig
 from tests.unit.conftest import ROLES
 
-DEFAULTS = yaml.safe_load((ROLES / "platform/defaults/main.yml").read_text())
+FILES = [ROLES / role / "defaults/main.yml" for role in ("platform", "dvc_runner")]
+DEFAULTS = {name: said for file in FILES for name, said in yaml.safe_load(file.read_text()).items()}
 ANSWERS = {
     "platform_destroy_confirmed": "CONFIRM",
     "platform_prune_confirmed": "CONFIRM",
+    "dvc_runner_prune_confirmed": "CONFIRM",
     "platform_keep_data": "KEEP_DATA",
     "platform_destroy_images": "IMAGES",
 }
