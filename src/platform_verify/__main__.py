@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 
 from platform_inventory.reason import reason
 from platform_verify import report
+from platform_verify.rooms import loaded
 
 ROOT = Path(__file__).parents[2]
 PLAYBOOK = ROOT / "playbooks" / "verify.yml"
@@ -57,10 +57,7 @@ def failures(output: str) -> Iterator[str]:
 
 def sentences(result: Mapping[str, Any]) -> list[str]:
     """Say what went wrong, from the result of a task, as every other verb does."""
-    path = ROOT / "callback_plugins" / "told_once.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    told_once = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]  # it is there
-    spec.loader.exec_module(told_once)  # type: ignore[union-attr]
+    told_once = loaded(ROOT / "callback_plugins" / "told_once.py", "told_once")
     said: list[str] = told_once.sentences(result)
     # where to look, and what a program said, are for those who see a run go by
     return [each for each in said if each != told_once.WHERE and not each.startswith("| ")]

@@ -12,6 +12,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROLES = Path(__file__).parents[2] / "roles"
@@ -65,13 +66,19 @@ def program(path: Path) -> str:
     return START.format(kinds=KINDS, modules={**modules, "read_here": path.read_text()})
 
 
-def evidence(path: Path) -> Evidence:
-    """Read a file of evidence."""
-    spec = importlib.util.spec_from_file_location(f"evidence_of_{path.parts[-3]}", path)
+def loaded(path: Path, name: str) -> ModuleType:
+    """Return the module of a file that is in no package."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec  # noqa: S101 - a path that ends in .py
     assert spec.loader  # noqa: S101
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def evidence(path: Path) -> Evidence:
+    """Read a file of evidence."""
+    module = loaded(path, f"evidence_of_{path.parts[-3]}")
     at_once, on_request, outside = (getattr(module, name, {}) for name in KINDS)
     packed = gzip.compress(program(path).encode(), mtime=0)
     return Evidence(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ import yaml
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.parsing.dataloader import DataLoader
 from ansible.utils.vars import load_extra_vars
+
+# by file: so Ansible loads plugins
+sys.path.insert(0, str(Path(__file__).parents[2] / "container_service" / "filter_plugins"))
+from declaration import LAST_PORT, MEMORY
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # what text is not taken for as it is -> how it is written after -e, and what converts it
@@ -24,8 +29,6 @@ EXAMPLES = {
 }
 KINDS: dict[str, type[Any]] = {"list": Sequence, "dict": Mapping}
 PORT = re.compile(r"(([0-9.]+|\[[0-9a-f:]+\]):)?(?P<port>[0-9]+)\Z")
-LAST_PORT = 65535
-MEMORY = re.compile(r"[1-9][0-9]*[kmg]\Z")
 
 
 def number(value: Any) -> int:  # noqa: ANN401 - whatever an inventory has
