@@ -26,6 +26,7 @@ from tests.infra.faults_support import (
 
 NOBODY = 65534
 BARE = "mlops-faults-host"
+WITHOUT_ROOT = f"This needs root on this machine: you are uid {NOBODY} and sudo wants a password"
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_too_little_memory_or_disk_is_told_in_mib_with_what_is_needed(
 
 @pytest.fixture
 def unprivileged(tmp_path: Path) -> Path:
-    """A checkout of somebody who is not root and has no sudo."""
+    """A checkout of somebody who is not root."""
     for path in (tmp_path, *tmp_path.parents[:3]):  # a worker of several has one more
         path.chmod(path.stat().st_mode | 0o055)
     return copy_project(tmp_path / "project", owner=NOBODY)
@@ -107,6 +108,17 @@ def as_nobody(*command: str, at: Path, env: dict[str, str]) -> Outcome:
     return Outcome(done.returncode, done.stdout)
 
 
+@pytest.fixture
+def asking_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sudo that wants a password, whatever this machine has."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "sudo").write_text("#!/bin/sh\nexit 1\n")
+    for path in (programs, programs / "sudo"):
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+
+
 def of_nobody(checkout: Path, home: Path) -> dict[str, str]:
     """Return the environment of a user with a home, which Ansible looks up where it is not."""
     python = str(BIN / "python")
@@ -116,20 +128,20 @@ def of_nobody(checkout: Path, home: Path) -> dict[str, str]:
     return {**kept, "ANSIBLE_REMOTE_TMP": str(home / ".ansible/tmp")}
 
 
-def test_make_up_without_root_and_sudo_says_so_before_anything_is_installed(
+@pytest.mark.usefixtures("asking_sudo")
+def test_make_up_without_root_says_so_before_anything_is_installed(
     unprivileged: Path,
 ) -> None:
     outcome = as_nobody("make", "up", at=unprivileged, env={"PATH": os.environ["PATH"]})
     assert outcome.code != 0
-    outcome.assert_says(
-        f"This needs root on this machine: you are uid {NOBODY} and sudo", "ARGS=-K"
-    )
+    outcome.assert_says(WITHOUT_ROOT, "ARGS=-K")
     assert not (unprivileged / ".venv").exists()
     # the sentence, and make's own line that names the target
     assert len(outcome.text.strip().splitlines()) == 2
 
 
-def test_the_playbook_without_root_and_sudo_names_what_is_missing(unprivileged: Path) -> None:
+@pytest.mark.usefixtures("asking_sudo")
+def test_the_playbook_without_root_names_what_is_missing(unprivileged: Path) -> None:
     home = unprivileged.with_name("home")
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)
@@ -141,9 +153,7 @@ def test_the_playbook_without_root_and_sudo_names_what_is_missing(unprivileged: 
         env=env,
     )
     assert_refused(outcome, platform)
-    outcome.assert_says(
-        f"This needs root on this machine: you are uid {NOBODY} and sudo", "ARGS=-K"
-    )
+    outcome.assert_says(WITHOUT_ROOT, "ARGS=-K")
 
 
 @pytest.mark.parametrize("word", ["INVENTORY=inventory/remote", "ARGS=-K"])
