@@ -60,19 +60,21 @@ READ_BY_OFF       := timer
 READ_BY_KEEP_DATA := destroy
 READ_BY_IMAGES    := destroy
 READ_BY_CONFIRM   := destroy prune
-ONLY_SOME_READ := DATA NAME FROM SET GRID FORCE RUNS RUN KEEP OFF KEEP_DATA IMAGES
-WORDS := $(ONLY_SOME_READ) CONFIRM SYSTEM INVENTORY PROJECT ARGS PYTHON
+READ_BY_PROJECT   := up check pipeline verify save env status diff reproduce shell cancel timer
+READ_BY_ARGS      := $(READ_BY_PROJECT) logs prune rotate destroy bench
+ONLY_SOME_READ := DATA NAME FROM SET GRID FORCE RUNS RUN KEEP OFF KEEP_DATA IMAGES CONFIRM PROJECT ARGS
+WORDS := $(ONLY_SOME_READ) SYSTEM INVENTORY PYTHON
 close = $(shell $(PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' $(1) $(WORDS) 2>/dev/null)
 meant = $(if $(1),did you mean $(1)?,`make help` names them$(comma) and a variable of the environment stands before `make`)
-# PLATFORM was one, and is told of below
+# PLATFORM was one, and is told of below; what another make was told came here too
+ifeq ($(MAKELEVEL),0)
 $(foreach word,$(filter-out $(WORDS) PLATFORM,$(.VARIABLES)),$(if $(filter command,$(origin $(word))),\
   $(error $(word)= is a word that no verb reads, and nothing was done: $(call meant,$(call close,'$(word)')))))
+endif
 GIVEN := $(foreach word,$(ONLY_SOME_READ),\
   $(if $(filter command,$(origin $(word))),$(if $(value $(word)),$(word))))
 $(foreach word,$(GIVEN),$(if $(filter $(READ_BY_$(word)),$(MAKECMDGOALS)),,\
   $(error $(word)= says nothing to `make $(MAKECMDGOALS)`, and nothing was done: it is for $(READ_BY_$(word)))))
-$(if $(and $(filter destroy,$(MAKECMDGOALS)),$(filter command,$(origin PROJECT)),$(PROJECT)),\
-  $(error PROJECT=$(PROJECT) says nothing to `make $(MAKECMDGOALS)`, which removes the whole platform, and nothing was done: leave it out))
 define yes-or-no
 $(if $(filter $(READ_BY_$(1)),$(MAKECMDGOALS)),$(if $(filter-out yes no true false,$($(1))),\
   $(error $(1)=$($(1)) is neither yes nor no, and nothing was done: say $(1)=yes, or leave it out)))
@@ -164,8 +166,8 @@ env: .venv/run ## print exports for a client: eval "$$(make -s env)"
 	@file=$$(mktemp); trap 'rm -f "$$file"' EXIT
 	said=$$($(PLAYBOOK) playbooks/env.yml -e ansible_become=false -e dvc_runner_env_file="$$file" $(ARGS)) || { printf '%s\n' "$$said" >&2; exit 1; }
 	cat "$$file"
-	at=$$(sed -n 's/^export MLFLOW_TRACKING_URI=//p' "$$file")
-	$(BIN)/python -c 'import socket, sys; from urllib.parse import urlsplit; at = urlsplit(sys.argv[1])
+	at=$$(. "$$file" && printf %s "$${MLFLOW_TRACKING_URI:-}")
+	[ -z "$$at" ] || $(BIN)/python -c 'import socket, sys; from urllib.parse import urlsplit; at = urlsplit(sys.argv[1])
 	socket.create_connection((at.hostname, at.port or {"https": 443}.get(at.scheme, 80)), 3)' "$$at" 2>/dev/null ||
 	  printf 'Nothing answers at %s: `make up%s` brings the platform up.\n' "$$at" '$(OF)' >&2
 

@@ -111,11 +111,21 @@ def test_what_was_advised_to_become_root_reaches_ansible(target: str, checkout: 
         (checkout / ".venv/bin/python").unlink()
         (checkout / ".venv/bin/python").write_text(PROGRAM)
         (checkout / ".venv/bin/python").chmod(0o755)
-    project = [] if target == "destroy" else ["PROJECT=churn"]
-    words = make(checkout, "CONFIRM=yes", *project, env={}, target=target)["words"]
-    assert "-K" in words
-    # the logs are those of services
-    assert target in ("logs", "destroy") or '{"dvc_runner_project": "churn"}' in words
+    confirmed = ["CONFIRM=yes"] if target in ("prune", "destroy") else []
+    assert "-K" in make(checkout, *confirmed, env={}, target=target)["words"]
+
+
+@pytest.mark.parametrize("target", ["up", "check", "env", "status"])
+def test_a_project_that_is_named_reaches_ansible(target: str, checkout: Path) -> None:
+    words = make(checkout, "PROJECT=churn", env={}, target=target)["words"]
+    assert '{"dvc_runner_project": "churn"}' in words
+
+
+def test_what_another_make_was_told_is_not_judged(checkout: Path) -> None:
+    outer = checkout.parent / "Makefile"
+    outer.write_text(f"deploy:\n\t$(MAKE) -C '{checkout}' up ARGS=-K\n")
+    subprocess.run(["make", "deploy", "STAGE=prod"], cwd=outer.parent, check=True)
+    assert "site.yml" in json.loads((checkout / "said.json").read_text())["words"]
 
 
 def test_an_inventory_that_make_new_wrote_stays_and_is_named_when_its_platform_is_gone(
@@ -267,6 +277,18 @@ def test_exports_of_a_platform_that_does_not_answer_are_printed_and_that_is_said
     assert done.stderr == said
 
 
+def test_an_address_that_a_shell_has_to_quote_is_asked_as_it_is(checkout: Path) -> None:
+    (checkout / ".venv/bin/ansible-playbook").write_text(EXPORTING)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"'http://127.0.0.1:{server.getsockname()[1]}/mlflow;v=1'"
+        assert told(checkout, "env", env={"ADDRESS": address}).stderr == ""
+
+
+def test_a_platform_that_has_nothing_to_export_is_not_asked_for(checkout: Path) -> None:
+    (checkout / ".venv/bin/ansible-playbook").write_text("#!/bin/sh\n")
+    assert told(checkout, "env", env={}).stderr == ""
+
+
 def test_after_a_rotation_it_is_said_what_clients_need(checkout: Path) -> None:
     hosts = checkout / "inventory/staging/hosts.yml"
     hosts.parent.mkdir()
@@ -306,6 +328,12 @@ def refused(checkout: Path, *words: str, **env: str) -> str:
         ("destroy", "KEEP=10", "prune"),
         ("destroy", "OFF=yes", "timer"),
         ("diff", "RUN=3", "reproduce"),
+        ("destroy", "PROJECT=churn", "up check pipeline verify save"),
+        ("prune", "PROJECT=churn", "up check pipeline verify save"),
+        ("rotate", "PROJECT=churn", "up check pipeline verify save"),
+        ("logs", "PROJECT=churn", "up check pipeline verify save"),
+        ("up", "CONFIRM=yes", "destroy prune"),
+        ("docs", "ARGS=--check", "up check pipeline verify save"),
     ],
 )
 def test_a_word_that_the_verb_would_pass_over_is_refused_with_those_that_read_it(
@@ -360,11 +388,6 @@ def test_what_names_no_one_inventory_is_refused(
 def test_one_inventory_is_taken_however_it_is_named(word: str, checkout: Path) -> None:
     words = make(checkout, word, env={})["words"]
     assert words[words.index("-i") + 1] in ("inventory/local", "lab,")
-
-
-def test_the_whole_platform_is_not_removed_for_one_project(checkout: Path) -> None:
-    said = refused(checkout, "destroy", "PROJECT=churn", "CONFIRM=yes")
-    assert "PROJECT=churn says nothing to `make destroy`" in said
 
 
 def test_a_word_of_the_shell_is_no_word_of_the_command(checkout: Path) -> None:

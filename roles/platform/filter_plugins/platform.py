@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from ansible.utils.vars import load_extra_vars
 
 # by file: so Ansible loads plugins
 sys.path.insert(0, str(Path(__file__).parents[2] / "container_service" / "filter_plugins"))
-from declaration import LAST_PORT, MEMORY
+from declaration import LAST_PORT, MEMORY, PORT
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # what text is not taken for as it is -> how it is written after -e, and what converts it
@@ -28,7 +27,6 @@ EXAMPLES = {
     "dict": "{...}",
 }
 KINDS: dict[str, type[Any]] = {"list": Sequence, "dict": Mapping}
-PORT = re.compile(r"(([0-9.]+|\[[0-9a-f:]+\]):)?(?P<port>[0-9]+)\Z")
 
 
 def number(value: Any) -> int:  # noqa: ANN401 - whatever an inventory has
@@ -103,8 +101,8 @@ def form(name: str) -> tuple[Callable[[str], bool], str] | None:
 
 def is_port(text: str) -> bool:
     """Tell whether a text is where a port may be published; nothing publishes none."""
-    match = PORT.match(text)
-    return not text or bool(match and 0 < int(match["port"]) <= LAST_PORT)
+    match = PORT.match(f"{text}:1")
+    return not text or bool(match and 0 < int(match["host"]) <= LAST_PORT)
 
 
 def wrong_values(values: Mapping[str, Any], roles: str) -> list[str]:

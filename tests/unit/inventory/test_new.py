@@ -214,7 +214,7 @@ def test_a_misspelt_system_is_refused_with_the_known_ones_and_nothing_is_made(
     target: str, project: Path
 ) -> None:
     shutil.copyfile(ROOT / "Makefile", project / "Makefile")
-    words = ["make", "-C", str(project), target, "SYSTEM=locla", "CONFIRM=yes"]
+    words = ["make", "-C", str(project), target, "SYSTEM=locla"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "inventory/locla is no inventory: SYSTEM is one of local, and" in done.stderr
@@ -228,7 +228,7 @@ def test_what_picked_a_platform_once_is_refused_before_another_one_is_touched(
 ) -> None:
     assert projects.is_dir()
     shutil.copyfile(ROOT / "Makefile", project / "Makefile")
-    words = ["make", "-C", str(project), target, "CONFIRM=yes"]
+    words = ["make", "-C", str(project), target]
     picked = {"PLATFORM": "staging"}
     done = subprocess.run(
         words if shell else [*words, "PLATFORM=staging"],

@@ -187,8 +187,8 @@ def inventory(tmp_path: Path) -> Path:
     return at
 
 
-def refused(inventory: Path | str, *words: str, playbook: str = "playbooks/site.yml") -> str:
-    """What a run says that does nothing."""
+def refused(inventory: Path | str, *words: str, playbook: str = "playbooks/declare.yml") -> str:
+    """What a run says that is refused; the default reaches no host even where it is not."""
     done = subprocess.run(
         [
             Path(sys.executable).parent / "ansible-playbook",
