@@ -26,11 +26,12 @@ WAITING_SECONDS = 60
 CHANGING_SECONDS = 1800
 # a shell's words, and its code: Docker says the same of a program that a container lacks
 NO_DOCKER, NO_DOCKER_CODE = re.compile(r"docker: (command )?not found"), 127
-NO_ENGINE = "Cannot connect to the Docker daemon"
+NO_ENGINE = re.compile(r"Cannot connect to the Docker daemon|failed to connect to the docker API")
 
 
 class ActionModule(RunnerAction):
-    """Arguments: projects (as the filter dvc_runner_listed returns them), state, timeout.
+    """Arguments: projects (as the filter dvc_runner_listed returns them), state; and of `held`
+    declared (the names in dvc_runner_projects), image (dvc_runner_image) and timeout.
 
     State `held` has no run begin from now on, and waits until none is in work; where that takes
     longer than `timeout` seconds it fails and the queue goes on. It fails at once where another
@@ -65,7 +66,8 @@ class ActionModule(RunnerAction):
             said = named(in_work)
             if left <= 0:
                 self._any(containers.values(), "release", self._holder)
-                raise AnsibleActionFail(refusal(said, in_work, timeout, containers))
+                ends = [ending(one, containers, self._task.args["declared"]) for one in in_work]
+                raise AnsibleActionFail(refusal(said, ends, timeout))
             if said != told or now > told_at + TOLD_SECONDS:
                 Display().display(
                     f"  the queue is held; {said}: this waits for the end, {left:.0f} s at most"
@@ -93,7 +95,12 @@ class ActionModule(RunnerAction):
         return answer
 
     def _any(self, containers: Iterable[str], *words: str) -> dict[str, Any]:
-        """Ask the first runner that is there, for all share one queue; empty where none is."""
+        """Ask the first runner that answers, for all share one queue; empty where none is there.
+
+        Raises:
+            AnsibleActionFail: none answers and one may be there, or one is of an earlier release.
+        """
+        complaint = ""
         for container in containers:
             reply = self._on_host(shlex.join([*runner(container), *words]))
             said = (reply["stderr"] + reply["stdout"]).strip()
@@ -104,14 +111,16 @@ class ActionModule(RunnerAction):
                     outdated(container, str(self._task.args.get("image") or ""))
                 )
             if not is_absent(int(reply["rc"]), said):
-                raise AnsibleActionFail(explained(container, said))
+                complaint = complaint or explained(container, said)
+        if complaint:
+            raise AnsibleActionFail(complaint)
         return {}
 
 
 def is_absent(code: int, said: str) -> bool:
     """Tell whether there is no runner; who is not allowed to ask does not know that."""
     no_docker = code == NO_DOCKER_CODE and NO_DOCKER.search(said)
-    return is_away(said) or NO_ENGINE in said or bool(no_docker)
+    return is_away(said) or bool(NO_ENGINE.search(said) or no_docker)
 
 
 def outdated(container: str, image: str) -> str:
@@ -125,9 +134,10 @@ def outdated(container: str, image: str) -> str:
 
 def taken(by: str, until: float) -> str:
     """Say in a sentence that another rotation goes on."""
+    process = ":".join(by.split(":")[:2])
     return (
-        f"Nothing was changed: another rotation (host and process {by}) has the queue held, until "
-        f"{clock(until)} if it says no more: wait for its end, then try again."
+        f"Nothing was changed: another rotation (host and process {process}) has the queue held, "
+        f"until {clock(until)} if it says no more: wait for its end, then try again."
     )
 
 
@@ -150,22 +160,29 @@ def named(in_work: Iterable[Mapping[str, Any]]) -> str:
     return f"in work is {' and '.join(runs)}"
 
 
-def refusal(
-    said: str, in_work: Iterable[Mapping[str, Any]], timeout: int, containers: Mapping[str, str]
-) -> str:
-    """Say in a sentence why nothing is done, and what to do; `containers` by their projects."""
-    ends = ", ".join(dict.fromkeys(ending(one, containers) for one in in_work))
+def refusal(said: str, ends: Iterable[str], timeout: int) -> str:
+    """Say in a sentence why nothing is done, and what to do: wait, or what `ends` the runs."""
+    way_out = ", ".join(dict.fromkeys(ends))
     waited = f" still, after {timeout} s (dvc_runner_hold_timeout)" if timeout else ""
     return (
-        f"Nothing was changed: {said}{waited}. Wait for the end or end it ({ends}), then try again."
+        f"Nothing was changed: {said}{waited}. Wait for the end or end it ({way_out}), then try "
+        "again."
     )
 
 
-def ending(one: Mapping[str, Any], containers: Mapping[str, str]) -> str:
-    """Say what ends a run: one that has no request goes on in its container, whoever interrupts."""
+def ending(one: Mapping[str, Any], containers: Mapping[str, str], declared: Iterable[str]) -> str:
+    """Say what ends a run: one that has no request goes on in its container, whoever interrupts.
+
+    Args:
+        one: what its runner tells of it.
+        containers: by their projects.
+        declared: names in dvc_runner_projects; no verb knows another project by its name.
+    """
     name = one["project"]
-    if one["asked"]:
+    if one["asked"] and name in declared:
         return f"`make cancel PROJECT={name}`"
+    if one["asked"]:
+        return f"`make cancel PROJECT=` with the directory or address that {name} was begun with"
     if name not in containers:
         return f"the `make reproduce` of {name} ends by itself alone"
     return f"the `make reproduce` of {name} is ended by `docker restart {containers[name]}`"

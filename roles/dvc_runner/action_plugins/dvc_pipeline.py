@@ -15,6 +15,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -386,14 +387,22 @@ def explained(container: str, said: str) -> str:
 
 
 def holder() -> str:
-    """Name who holds a queue: this `ansible-playbook`, whose tasks are processes of their own."""
-    return f"{socket.gethostname()}:{os.getppid()}"
+    """Name who holds a queue: this `ansible-playbook`, whose tasks are processes of their own.
+
+    Containers of one host name count their processes apart, and a number is given again: so its
+    namespace and when it began are in the name.
+    """
+    pid = os.getppid()
+    return f"{socket.gethostname()}:{pid}:{namespace()}:{began(pid)}"
 
 
 def is_dead(by: str) -> bool:
-    """Tell whether a holder is no more; of another machine's nobody here knows."""
-    host, _, pid = by.rpartition(":")
-    if host != socket.gethostname() or not pid.isdecimal():
+    """Tell whether a holder is no more; of another machine's or container's nobody here knows.
+
+    One of an earlier release is named by host and number alone.
+    """
+    host, pid, there, since = (*by.split(":"), "", "", "")[:4]
+    if host != socket.gethostname() or not pid.isdecimal() or there not in ("", namespace()):
         return False
     try:
         os.kill(int(pid), 0)
@@ -401,12 +410,27 @@ def is_dead(by: str) -> bool:
         return True
     except PermissionError:
         pass
-    return False
+    return bool(since) and began(int(pid)) not in ("", since)
+
+
+def namespace() -> str:
+    """Return which processes are numbered as this one is; empty where that is not to be seen."""
+    with suppress(OSError):
+        return str(Path("/proc/self/ns/pid").stat().st_ino)
+    return ""
+
+
+def began(pid: int) -> str:
+    """Return when a process began, in ticks since the start of its machine; empty if unknown."""
+    with suppress(OSError):
+        # the name of its program is in parentheses, and may have some itself
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    return ""
 
 
 def is_away(said: str) -> bool:
     """Tell whether Docker says that a container is not there, or not yet."""
-    return "No such container" in said or "is not running" in said
+    return any(word in said for word in ("No such container", "is not running", "is restarting"))
 
 
 def told(errors: Mapping[str, str]) -> str:
