@@ -5,10 +5,16 @@ set -eu
 umask 077
 got=/acme/served.pem served=/tmp/tls.pem seen=/tmp/seen.pem before=/tmp/before.pem
 answers=/tmp/answers known=/tmp/neighbours.conf found=/tmp/found.conf
-pause=3 missed='' ends=''
+ends=''
 # a name that no container has is asked of servers far away
 export RES_OPTIONS='timeout:1 attempts:1'
 mkdir -p "$answers"
+
+# musl's getent knows no such question
+if ! { getent ahostsv4 127.0.0.1 && command -v cmp && command -v curl; } >/dev/null 2>&1; then
+  echo 'gateway_image cannot be used: give an image of Debian or another glibc that has getent, cmp and curl.' >&2
+  exit 1
+fi
 
 own() { cat /config/tls.crt /run/secrets/tls_key >"$served"; }
 renew() {
@@ -17,30 +23,33 @@ renew() {
   "$@" -t -q || { cat "$before" >"$served" && return 1; }
 }
 
-# Debian's NGINX resolves the names of a group once. One that has no address has no group, and is looked for oftener.
+# Debian's NGINX resolves the names of a group once. One that has no address for a while has no group.
 look() {
-  pause=3 missing='' asked=''
+  pause=3 asked=''
   while read -r host port; do
-    getent ahostsv4 "$host" >"$answers/$host$port" &
+    getent ahostsv4 "$host" >"$answers/${host%.}-$port" &
     asked="$asked $!"
   done </config/neighbours
   # shellcheck disable=SC2086
   wait $asked || :
   while read -r host port; do
     group=${host%.}-$port
-    servers=$(sort -u "$answers/$host$port" | while read -r address kind _; do
+    servers=$(sort -u "$answers/$group" | while read -r address kind _; do
       [ "$kind" != STREAM ] || printf ' server %s:%s;' "$address" "$port"
     done)
+    misses=0
     if [ -n "$servers" ]; then
       # shorter than any server keeps one: it would close it in the face of a request
       echo "upstream $group {$servers keepalive 32; keepalive_timeout 1s; keepalive_requests 100000; }"
     else
-      pause=0.5 missing="$missing $group "
-      # one question may go unanswered
-      case $missed in *" $group "*) ;; *) grep -s "^upstream $group " "$known" || : ;; esac
+      misses=$(($(cat "$answers/$group.misses" 2>/dev/null || echo 0) + 1))
+      # what is about to start is found at once, and what is off for good is asked for seldom
+      [ "$misses" -gt 20 ] || pause=0.5
+      # no answer in time looks like no such name
+      [ "$misses" -gt 3 ] || grep -sF "upstream $group {" "$known" || :
     fi
+    echo "$misses" >"$answers/$group.misses"
   done </config/neighbours >"$found"
-  missed=$missing
   ! cmp -s "$found" "$known" && mv "$found" "$known"
 }
 
@@ -49,7 +58,7 @@ look || :
 [ ! -s "$got" ] || renew "$@" || :
 "$@" -g 'daemon off;' &
 server=$!
-# answers that are under way are given whole; what takes longer is cut before Docker would kill all
+# answers that are under way are given whole; not for longer, for nobody is let in meanwhile and a notebook's never ends
 trap 'ends=yes; kill -QUIT "$server" || :' TERM INT QUIT
 while [ -z "$ends" ] && kill -0 "$server" 2>/dev/null; do
   sleep "$pause" &
