@@ -22,6 +22,8 @@ UPSTREAM = re.compile(r"https?://[a-z0-9.-]+(:\d+)?\Z")
 AUTHORIZATION = re.compile(r"[A-Za-z0-9-]+ [A-Za-z0-9._~+/=-]+\Z")
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z")
 EMAIL = re.compile(r"[^@\s,?<>]+@[A-Za-z0-9.-]+\Z")
+# a path, by an ending that base64 cannot have, or the label of a PEM
+NO_SECRET = re.compile(r"[/~.]\S*\.[a-z]{3,4}\Z|-----BEGIN [A-Z ]+-----")
 ORIGIN = re.compile(r"https://[^/\s]+\Z")
 URL = re.compile(r"https://[^/\s]+(/\S*)?\Z")
 TAKEN = ("/login/", "/logout/", "/state/")
@@ -54,8 +56,8 @@ def door_faults(given: Mapping[str, Any]) -> Iterator[str]:
             )
     if not ORIGIN.match(str(given["url"] or "")):
         yield (
-            f"gateway_url is {given['url']!r}: give the address that browsers have for it, such "
-            "as https://lab.example.org, with nothing after host and port."
+            f"gateway_url is {shown(given['url'])!r}: give the address that browsers have for it, "
+            "such as https://lab.example.org, with nothing after host and port."
         )
     if not str(given["platform"] or "").strip():
         yield "gateway_platform is empty: give the name that pages and sessions have."
@@ -63,9 +65,14 @@ def door_faults(given: Mapping[str, Any]) -> Iterator[str]:
         yield f"gateway_session_hours is {given['session_hours']}: give 1 or more."
     if given["s3_upstream"] and not is_upstream(given["s3_upstream"]):
         yield (
-            f"gateway_s3_upstream is {given['s3_upstream']!r}: give an address such as "
+            f"gateway_s3_upstream is {shown(given['s3_upstream'])!r}: give an address such as "
             "http://server:9000 without a path, or nothing for none."
         )
+
+
+def shown(address: object) -> object:
+    """Return an address as it may be told: without the name and password that it may have."""
+    return re.sub(r"//.*@", "//...@", address) if isinstance(address, str) else address
 
 
 def twice(names: list[str]) -> list[str]:
@@ -115,7 +122,7 @@ def route_faults(routes: Settings, users: Settings) -> Iterator[str]:
             )
         if not is_upstream(upstream):
             yield (
-                f"gateway_routes: upstream {upstream!r} of {path} is no address such as "
+                f"gateway_routes: upstream {shown(upstream)!r} of {path} is no address such as "
                 "http://server:5000, without a path."
             )
         proof = route.get("proof", "")
@@ -172,11 +179,12 @@ def pem_faults(variable: str, text: str) -> Iterator[str]:
     try:
         known = x509.load_pem_x509_certificates(text.encode())
     except ValueError:
-        # a path where the content belongs is the usual mistake; of a key no more than its label
-        first = text.strip().partition("\n")[0][:40]
+        # a path where the content belongs is the usual mistake; anything else may be a key
+        known_by = NO_SECRET.match(text.strip())
+        seen = f"begins with {known_by[0]!r}" if known_by else f"has {len(text)} characters"
         yield (
-            f"{variable} is no PEM of a certificate, it begins with {first!r}: give the content of "
-            "the file, as lookup('ansible.builtin.file', '/path') reads it."
+            f"{variable} is no PEM of a certificate, it {seen}: give the content of the file, as "
+            "lookup('ansible.builtin.file', '/path') reads it."
         )
         return
     if all(each.not_valid_after_utc < datetime.now(UTC) for each in known):
@@ -193,8 +201,8 @@ def acme_faults(acme: Mapping[str, str], names: Sequence[str]) -> Iterator[str]:
     """
     if not URL.match(acme["directory"]):
         yield (
-            f"gateway_acme_directory: {acme['directory']!r} is no address of an ACME directory "
-            "such as https://acme-v02.api.letsencrypt.org/directory."
+            f"gateway_acme_directory: {shown(acme['directory'])!r} is no address of an ACME "
+            "directory such as https://acme-v02.api.letsencrypt.org/directory."
         )
     if acme["email"] and not EMAIL.match(acme["email"]):
         yield (

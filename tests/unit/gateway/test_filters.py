@@ -106,6 +106,23 @@ def test_what_would_not_work_is_refused_in_a_sentence(
     assert found[0].endswith(".")
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"url": "http://ana:p4ss@lab.example"},
+        {"s3_upstream": "http://ana:p4/s@s@minio:9000"},
+        {"routes": [{**ROUTE, "upstream": "http://ana:p4ss@mlflow:5000"}]},
+        ACME | {"acme_directory": "http://ana:p4ss@acme.example/d"},
+    ],
+)
+def test_an_address_is_told_without_its_password(
+    tls: dict[str, str], changed: dict[str, Any]
+) -> None:
+    (said,) = faults(tls, **changed)
+    assert "'http://...@" in said
+    assert "p4" not in said
+
+
 def signed(begins: timedelta, ends: timedelta) -> dict[str, str]:
     """A certificate for other times than now."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
@@ -152,6 +169,12 @@ def test_an_authority_is_one_that_clients_can_read_and_of_now(tls: dict[str, str
         (said,) = faults(tls, **good | {key: tls["key"]})
         assert "it begins with '-----BEGIN PRIVATE KEY-----'" in said
         assert tls["key"].splitlines()[1][:8] not in said
+    for secret in ("".join(tls["key"].splitlines()[1:-1]), "/vAulTeD+/0123456789", "~x.y", ".p4ss"):
+        (said,) = faults(tls, **good | {"acme_ca": secret})
+        assert f"it has {len(secret)} characters" in said
+        assert secret[:4] not in said
+    (said,) = faults(tls, **good | {"acme_ca": tls["key"].replace("\n", "")})
+    assert "it begins with '-----BEGIN PRIVATE KEY-----':" in said
     (said,) = faults({**tls, "authority": "/etc/ca.pem"})
     assert "gateway_tls: authority is no PEM of a certificate, it begins with '/etc/ca.pem'" in said
 
