@@ -6,12 +6,13 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 import requests
@@ -292,6 +293,38 @@ def test_a_run_that_is_ended_after_a_restart_of_the_scheduler_ends_in_the_runner
     docker("restart", "--time", "5", airflow.container("scheduler"))
     wait_for(lambda: "made twice" in airflow.log(run, "make", 2), "a second try to follow it")
     assert len(requests_of(airflow) - before) == 1
+    assert airflow.ask("PATCH", run, {"state": "failed"}).status_code == 200
+    wait_for(lambda: is_free(airflow), "the runner to be free", 60)
+
+
+@pytest.mark.parametrize("hindrance", ["", "dvc-runner-api", "airflow-scheduler"])
+def test_a_task_that_is_cleared_while_it_runs_asks_anew_and_its_run_ends(
+    airflow: Airflow, hindrance: str
+) -> None:
+    before, word = requests_of(airflow), f"cleared{len(hindrance)}"
+    run = airflow.start("by_stages", "seconds=600", f"word={word}")
+    wait_for(lambda: f"made {word}" in airflow.log(run, "make"), "the stage to run")
+    cleared = {"dry_run": False, "only_failed": False, "task_ids": ["make"]}
+    away = airflow.platform.container(hindrance)
+    if hindrance:  # nobody there who could end the run as the task is ended
+        docker("kill", away)
+    try:
+        answer = airflow.ask(
+            "POST",
+            "dags/by_stages/clearTaskInstances",
+            {**cleared, "dag_run_id": unquote(run.rpartition("/")[2])},
+        )
+        assert answer.status_code == 200, answer.text
+        if hindrance == "dvc-runner-api":
+            second = f"{run}/taskInstances/make"
+            wait_for(lambda: airflow.get(second)["try_number"] == 2, "the second try")
+            time.sleep(15)  # whoever ends a task waits less
+    finally:
+        if hindrance:
+            docker("start", away)
+    # one run at a time: the second one's stage runs when the first one's has ended
+    wait_for(lambda: f"made {word}" in airflow.log(run, "make", 2), "the stage to run anew")
+    assert len(requests_of(airflow) - before) == 2
     assert airflow.ask("PATCH", run, {"state": "failed"}).status_code == 200
     wait_for(lambda: is_free(airflow), "the runner to be free", 60)
 

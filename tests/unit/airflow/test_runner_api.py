@@ -118,7 +118,7 @@ class Store(dict[str, Any]):
 TRAIN = {"stage": "train", "set": ["lr=2"]}
 
 
-def asked_again(runner: Runner, kept: Store, key: str, *, cleared: int = 0) -> Run:
+def asked_again(runner: Runner, kept: Store, key: str, *, cleared: str = "0 0") -> Run:
     """Have a try of a task ask for its stage."""
     return runner.submit_once("churn", Try(key, cleared, kept), TRAIN)
 
@@ -148,9 +148,9 @@ def test_a_try_after_one_that_was_killed_follows_what_that_asked_for_and_ends_it
     assert first.state()["ending"]
 
 
-def test_a_try_that_was_killed_before_it_heard_the_answer_asked_once_too(
-    runner: Runner, at: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unheard(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """What a try kept that asked, and was killed before it heard the answer."""
     kept, heard = Store(), Runner.submit
 
     def killed(*words: Any) -> Run:  # noqa: ANN401 - as it is asked
@@ -161,9 +161,62 @@ def test_a_try_that_was_killed_before_it_heard_the_answer_asked_once_too(
         patch.setattr(Runner, "submit", killed)
         with pytest.raises(SystemExit):
             asked_again(runner, kept, "try 1")
+    return kept
+
+
+def test_a_try_that_was_killed_before_it_heard_the_answer_asked_once_too(
+    runner: Runner, at: Settings, unheard: Store
+) -> None:
     (name,) = requests_of(runner)
-    assert asked_again(runner, kept, "try 2").name == name
-    assert taken(at, asked_again(runner, kept, "try 3")).request.exists()
+    assert asked_again(runner, unheard, "try 2").name == name
+    assert taken(at, asked_again(runner, unheard, "try 3")).request.exists()
+
+
+def test_what_a_try_asked_for_without_hearing_the_answer_is_ended_by_one_that_asks_anew(
+    runner: Runner, unheard: Store
+) -> None:
+    (name,) = requests_of(runner)
+    second = asked_again(runner, unheard, "try 2", cleared="1 1")
+    assert second.name != name
+    assert Run(runner, "churn", name).state()["ending"]
+    assert not second.state()["ending"]
+
+
+def test_a_try_that_never_came_to_ask_keeps_no_other_from_it(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Store()
+
+    def killed(*_: object) -> Run:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "submit", killed)
+        with pytest.raises(SystemExit):
+            asked_again(runner, kept, "try 1")
+    second = asked_again(runner, kept, "try 2", cleared="1 1")
+    assert requests_of(runner) == [second.name]
+
+
+@pytest.mark.parametrize("why", ["away", "refused"])
+def test_a_try_that_cannot_end_what_an_earlier_one_asked_for_fails_and_leaves_it_to_the_next(
+    why: str, runner: Runner, served: Served
+) -> None:
+    kept = Store()
+    first = asked_again(runner, kept, "try 1")
+    if why == "away":
+        served.stop()
+    hindered = replace(runner, patience=0.5, token=TOKEN if why == "away" else "wrong")
+    try:
+        with pytest.raises(RunnerError, match=r"gave no answer for 0 s|Give the token"):
+            asked_again(hindered, kept, "try 2", cleared="1 1")
+    finally:
+        if why == "away":
+            served.start()
+    assert not first.state()["ending"]
+    third = asked_again(runner, kept, "try 3", cleared="1 1")
+    assert first.state()["ending"]
+    assert requests_of(runner) == [first.name, third.name]
 
 
 def test_a_try_has_the_result_of_what_ended_while_nobody_followed_it(
@@ -213,9 +266,9 @@ def test_a_task_that_is_cleared_runs_anew_and_leaves_no_run_behind(
     kept = Store()
     first = asked_again(runner, kept, "try 1")
     end(taken(at, first), first, ok=True)
-    second = asked_again(runner, kept, "try 2", cleared=1)
+    second = asked_again(runner, kept, "try 2", cleared="1 1")
     assert second.name != first.name
-    third = asked_again(runner, kept, "try 3", cleared=2)
+    third = asked_again(runner, kept, "try 3", cleared="2 2")
     assert third.name not in (first.name, second.name)
     assert second.state()["ending"]
 
@@ -225,7 +278,7 @@ def test_a_task_whose_dag_asks_otherwise_now_has_what_it_asks_for(
 ) -> None:
     kept = Store()
     first = asked_again(runner, kept, "try 1")
-    second = runner.submit_once("churn", Try("try 2", 0, kept), {**TRAIN, "set": ["lr=3"]})
+    second = runner.submit_once("churn", Try("try 2", "0 0", kept), {**TRAIN, "set": ["lr=3"]})
     assert second.name != first.name
     assert first.state()["ending"]
     assert read_json(taken(at, second).request)["set"] == ["lr=3"]

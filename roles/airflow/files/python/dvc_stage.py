@@ -52,8 +52,10 @@ class DvcStageOperator(BaseOperator):  # type: ignore[misc]  # Airflow is in its
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's own
         """Ask, follow and return the result."""
         ti = context["ti"]
-        # clearing a task gives it more tries; nothing else does
-        one = Try(str(ti.id), int(ti.max_tries), context["task_state_store"])
+        # clearing a task counts in its DAG's run, unless that is not reset, and gives more tries,
+        # unless the task runs and its scheduler goes before it ended; nothing else does either
+        cleared = f"{ti.max_tries} {context['dag_run'].clear_number}"
+        one = Try(str(ti.id), cleared, context["task_state_store"])
         try:
             run = Runner.here().submit_once(str(self.project), one, self.asked())
             self._run = run
@@ -85,6 +87,6 @@ class DvcStageOperator(BaseOperator):  # type: ignore[misc]  # Airflow is in its
         if not self._run:
             return
         try:
-            self._run.cancel()
+            self._run.hasty().cancel()
         except RunnerError as error:
             self.log.warning("The run may go on: %s", error)

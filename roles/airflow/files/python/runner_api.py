@@ -5,6 +5,7 @@ It needs nothing but the standard library, so it works in a DAG, a script and a 
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -12,8 +13,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +33,12 @@ KEPT = "dvc_runner_request"
 
 
 class RunnerError(Exception):
-    """Why a run could not be, in the runner's own words."""
+    """Why a run could not be, in the runner's own words; `code` is the API's, 0 for silence."""
+
+    def __init__(self, said: str, code: int = 0) -> None:
+        """Keep both."""
+        super().__init__(said)
+        self.code = code
 
 
 class Kept(Protocol):
@@ -51,12 +57,13 @@ class Try:
 
     Attributes:
         key: its own, no other try has it.
-        cleared: differs from that of the try before only where somebody had the task run again.
+        cleared: differs from that of the try before only where somebody had the task, or another of
+            its run, run again.
         kept: what the tries of this task keep.
     """
 
     key: str
-    cleared: int
+    cleared: str
     kept: Kept
 
 
@@ -119,7 +126,8 @@ class Runner:
             asked: as for `submit`. Where an earlier try asked otherwise its run is ended.
 
         Raises:
-            RunnerError: it was refused, or nobody answers.
+            RunnerError: it was refused, or nobody answers. What is kept names the earlier run until
+                that is ended, so it is the next try's to end it.
         """
         said = {"project": project, "cleared": one.cleared, "asked": dict(asked)}
         known = one.kept.get(KEPT) or {}
@@ -127,14 +135,15 @@ class Runner:
             run = self.submit(project, known["key"], asked)
             if run.is_of_use():
                 return run
-        elif "run" in known:
-            with suppress(RunnerError):  # it is forgotten
-                Run(self, known["said"]["project"], known["run"]).cancel()
-        # a try may be killed before it hears the answer
+        elif known:
+            # that try may have been killed before it heard the answer
+            try:
+                Run(self, known["said"]["project"], name_of(known["key"])).cancel()
+            except RunnerError as error:
+                if error.code != HTTPStatus.NOT_FOUND:  # else it never came, or is forgotten
+                    raise
         one.kept.set(KEPT, {"key": one.key, "said": said})
-        run = self.submit(project, one.key, asked)
-        one.kept.set(KEPT, {"key": one.key, "said": said, "run": run.name})
-        return run
+        return self.submit(project, one.key, asked)
 
     def answer(
         self,
@@ -192,8 +201,13 @@ class Runner:
         except urllib.error.HTTPError as error:
             if error.code >= TEMPORARY:
                 raise
-            raise RunnerError(sentence(error)) from error
+            raise RunnerError(sentence(error), error.code) from error
         return reply
+
+
+def name_of(key: str) -> str:
+    """Return how the API names the request that is asked for with a key."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def sentence(error: urllib.error.HTTPError) -> str:
@@ -283,11 +297,15 @@ class Run:
         """End it; one that has ended stays as it is.
 
         Raises:
-            RunnerError: it is not known, or nobody answers now.
+            RunnerError: it is not known, or nobody answers.
         """
-        hasty = replace(self.runner, patience=CANCEL_SECONDS, quiet=CANCEL_QUIET_SECONDS)
         try:
-            hasty.answer("DELETE", self.path)
-        except RunnerError:
-            if hasty.answer("GET", self.path)["state"] not in ENDED:
+            self.runner.answer("DELETE", self.path)
+        except RunnerError as error:
+            if error.code != HTTPStatus.CONFLICT:
                 raise
+
+    def hasty(self) -> Run:
+        """Return the same run for somebody who can not wait for the API to be made anew."""
+        hasty = replace(self.runner, patience=CANCEL_SECONDS, quiet=CANCEL_QUIET_SECONDS)
+        return replace(self, runner=hasty)
