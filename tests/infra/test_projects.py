@@ -279,10 +279,11 @@ def test_a_queue_that_a_killed_rotation_left_held_goes_on_with_make_up(beside: S
             docker(*runner, "release", by)
 
 
-def test_a_rotation_that_fails_says_until_when_the_queue_is_held_and_what_frees_it(
+def test_a_port_that_is_taken_is_told_before_a_secret_is_forgotten_or_the_queue_held(
     beside: Stack,
 ) -> None:
-    runner = ("exec", beside.container("dvc-runner-wine"), "dvc_runner")
+    secrets = Path(beside.inventory) / ".secrets" / beside.name
+    before = {path.name: path.read_text() for path in secrets.iterdir()}
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -290,6 +291,19 @@ def test_a_rotation_that_fails_says_until_when_the_queue_is_held_and_what_frees_
         failed = beside.attempt("playbooks/rotate.yml", mlflow_port=port)
     _, _, said = " ".join(failed.split()).partition("Failed on ")
     assert port in said
+    assert "No run begins" not in said
+    assert before == {path.name: path.read_text() for path in secrets.iterdir()}
+    status = ("exec", beside.container("dvc-runner-wine"), "dvc_runner", "status")
+    assert "queue held" not in docker(*status)
+
+
+def test_a_rotation_that_fails_says_until_when_the_queue_is_held_and_what_frees_it(
+    beside: Stack,
+) -> None:
+    runner = ("exec", beside.container("dvc-runner-wine"), "dvc_runner")
+    failed = beside.attempt("playbooks/rotate.yml", mlflow_image="127.0.0.1:9/nowhere:1")
+    _, _, said = " ".join(failed.split()).partition("Failed on ")
+    assert "127.0.0.1:9" in said
     assert re.search(
         r"No run begins until \d\d:\d\d:\d\d UTC: the rotation has the queue held", said
     )
