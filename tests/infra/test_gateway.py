@@ -27,6 +27,7 @@ CLIENTS = Path(__file__).parent / "clients"
 PORT, PLAIN_PORT = 9743, 9780
 MIB = 2**20
 REMEMBERED = 2.5  # seconds after which a program's password is asked for anew
+LIFE = "{{.RestartCount}} {{.State.StartedAt}}"
 EXPERIMENT = "/mlflow/api/2.0/mlflow/experiments/get?experiment_id=0"
 
 
@@ -415,6 +416,32 @@ def test_a_large_upload_is_at_no_time_on_the_gateways_disk(
     assert max(seen) < 1024
     state = json.loads(docker("inspect", name))[0]["State"]
     assert (state["OOMKilled"], state["Restarting"]) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "said"),
+    [
+        ("PUT", "/mlflow/api/2.0/mlflow-artifacts/artifacts/0/t/x", 401, "do not belong together"),
+        ("POST", "/login", 413, "Too Large"),
+    ],
+)
+def test_a_strangers_large_upload_is_answered_and_ends_nothing(
+    platform: Stack, method: str, path: str, status: int, said: str
+) -> None:
+    names = [platform.container(name) for name in ("gateway", "gateway-portal")]
+    browser, before = session(platform), docker("inspect", *names, "--format", LIFE)
+    size = 300 * MIB  # more than either may have of memory
+    wrong = f"Basic {base64.b64encode(b'stranger:wrong').decode()}"
+    connection = connected(platform)
+    sent = {"Authorization": wrong, "Content-Length": str(size)}
+    connection.request(method, path, (bytes(MIB) for _ in range(size // MIB)), sent)
+    reply = connection.getresponse()
+    assert (reply.status, said in reply.read().decode()) == (status, True)
+    connection.close()
+    assert kept(names[0]) < 1024
+    assert docker("inspect", *names, "--format", LIFE) == before
+    assert "exited on signal" not in logged(platform)
+    assert ask(platform, "/", Cookie=browser)[0] == 200
 
 
 def test_a_neighbour_that_is_down_is_told_and_one_that_is_made_anew_is_found(
