@@ -471,6 +471,54 @@ def test_a_neighbour_that_is_down_is_told_and_one_that_is_made_anew_is_found(
         docker("rm", "--force", other)
 
 
+HEARS = """\
+import http.server, json
+
+class Hearer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        said = json.dumps(self.headers.items()).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+http.server.ThreadingHTTPServer(("", 5000), Hearer).serve_forever()
+"""
+
+
+def test_no_spelling_of_a_header_tells_a_neighbour_of_another_user(platform: Stack) -> None:
+    name, guest = platform.container("mlflow"), as_admin(platform, "guest")
+    image = json.loads(docker("inspect", name))[0]["Config"]["Image"]
+    docker("stop", "--time", "1", name)
+    place = (f"--network={platform.name}", "--network-alias=mlflow", "--rm", "--detach")
+    other = docker("run", *place, "--entrypoint=python3", image, "-c", HEARS)
+    # many programs take an underscore for a hyphen
+    spellings = ("X_Forwarded_User", "X_Forwarded-User", "x-forwarded_USER", "X-Forwarded-User")
+    headers = {"Authorization": guest, **dict.fromkeys(spellings, "admin")}
+    said: list[list[str]] = []
+
+    def hears() -> bool:
+        connection = connected(platform)
+        connection.request("GET", "/mlflow/heard", headers=headers)
+        reply = connection.getresponse()
+        text = reply.read().decode()
+        connection.close()
+        said[:] = json.loads(text) if reply.status == 200 else []
+        return bool(said)
+
+    try:
+        wait_for(hears, "what hears in MLflow's place to be found")
+    finally:
+        docker("rm", "--force", other)
+        docker("start", name)
+    told = {key: value for key, value in said if "user" in key.lower()}
+    assert told == {"X-Forwarded-User": "guest"}
+    wait_for(
+        lambda: ask(platform, EXPERIMENT, Authorization=guest)[0] == 200,
+        "MLflow to be found again",
+    )
+
+
 def test_many_requests_take_few_connections_to_a_neighbour(platform: Stack) -> None:
     connection = connected(platform)
     for number in range(300):

@@ -14,6 +14,8 @@ from pathlib import Path
 import boto3
 from botocore.config import Config
 
+# S3 takes names of metadata that are no usual names of headers
+METADATA = {"run_id": "1", "user.origin": "2", "run-id": "3"}
 NAMES = ("plain.txt", "with blank.txt", "100%.txt", "a+b=c&d;e,f.txt", "Größe.txt", "漢字/ß µ.bin")
 
 
@@ -23,6 +25,8 @@ def main(bucket: str, size: int) -> None:
     for name in NAMES:
         s3.put_object(Bucket=bucket, Key=f"storage/{name}", Body=name.encode())
         assert s3.get_object(Bucket=bucket, Key=f"storage/{name}")["Body"].read() == name.encode()
+    s3.put_object(Bucket=bucket, Key="storage/told", Body=b"", Metadata=METADATA)
+    assert s3.head_object(Bucket=bucket, Key="storage/told")["Metadata"] == METADATA
     listed = s3.list_objects_v2(Bucket=bucket, Prefix="storage/")["Contents"]
     assert {row["Key"] for row in listed} >= {f"storage/{name}" for name in NAMES}
     with tempfile.TemporaryDirectory() as place:
