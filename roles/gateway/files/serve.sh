@@ -60,6 +60,7 @@ look || :
 server=$!
 # answers that are under way are given whole; not for longer, for nobody is let in meanwhile and a notebook's never ends
 trap 'ends=yes; kill -QUIT "$server" || :' TERM INT QUIT
+trap 'kill -HUP "$server" || :' HUP
 while [ -z "$ends" ] && kill -0 "$server" 2>/dev/null; do
   sleep "$pause" &
   wait $! || :

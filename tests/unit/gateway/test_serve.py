@@ -134,6 +134,16 @@ def test_an_answer_that_takes_longer_than_a_stop_may_is_cut(
     assert (tmp_path / "told").read_text() == "SIGTERM"
 
 
+@pytest.mark.processes
+def test_who_has_it_read_its_settings_again_as_nginx_does_ends_nothing(
+    tmp_path: Path, served: subprocess.Popen[bytes]
+) -> None:
+    served.send_signal(signal.SIGHUP)
+    wait_for(lambda: times_told(tmp_path) == 1)
+    time.sleep(SELDOM)
+    assert served.poll() is None
+
+
 def groups(place: Path) -> dict[str, set[str]]:
     """The addresses of each group that the server is told."""
     text = (place / "tmp/neighbours.conf").read_text()
