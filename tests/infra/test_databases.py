@@ -16,7 +16,14 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
-from tests.infra.faults_support import Platform, copy_project, docker, free_ports, wait_for
+from tests.infra.faults_support import (
+    LABEL,
+    Platform,
+    copy_project,
+    docker,
+    free_ports,
+    wait_for,
+)
 
 NAME = "mlops-databases"
 # what ends an address where it is not written as MLflow wants it
@@ -291,6 +298,24 @@ def test_a_server_that_starts_before_its_database_waits_and_needs_no_hand(it: Pl
     wait_for(lambda: "waiting for mlflow on mysql" in docker_log(it.container("mlflow")), "a word")
     docker("start", it.container("mysql"))
     wait_for(lambda: healthy(it, "mlflow"), "MLflow")
+    record(it)
+
+
+def test_what_is_gone_starts_at_once_and_what_a_backup_had_for_a_password_is_set_again(
+    it: Platform,
+) -> None:
+    ask(it, "mysql", "SET PASSWORD FOR mlflow@'%' = PASSWORD('of the backup')")
+    docker("compose", "--project-directory", str(it.directory), "down")
+    of_it = ("--filter", f"label={LABEL}={NAME}")
+    what = ("--filter", "event=start", "--filter", "event=health_status")
+    form = ("--format", "{{.Actor.Attributes.name}} {{.Action}}")
+    words = ["docker", "events", *of_it, *what, *form]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as told:
+        it.up(*QUICK)
+        told.terminate()
+        happened = told.communicate()[0].splitlines()
+    healthy_database = happened.index(f"{it.container('mysql')} health_status: healthy")
+    assert happened.index(f"{it.container('mlflow')} start") < healthy_database
     record(it)
 
 
