@@ -71,6 +71,9 @@ ifeq ($(MAKELEVEL),0)
 $(foreach word,$(filter-out $(WORDS) PLATFORM,$(.VARIABLES)),$(if $(filter command,$(origin $(word))),\
   $(error $(word)= is a word that no verb reads, and nothing was done: $(call meant,$(call close,'$(word)')))))
 endif
+# an unset variable of a script: all projects are not what one without a name means
+$(foreach word,PROJECT DATA SET GRID RUN RUNS,$(if $(filter command,$(origin $(word))),$(if $(value $(word)),,\
+  $(error $(word)= is empty, and nothing was done: give it a value, or leave it out))))
 GIVEN := $(foreach word,$(ONLY_SOME_READ),\
   $(if $(filter command,$(origin $(word))),$(if $(value $(word)),$(word))))
 $(foreach word,$(GIVEN),$(if $(filter $(READ_BY_$(word)),$(MAKECMDGOALS)),,\
@@ -153,7 +156,7 @@ pipeline: root-and-data .venv/run ## run pipelines where that is needed (PROJECT
 	@$(PLAYBOOK) playbooks/pipeline.yml $(DATA_ARG) $(PARAMS) $(if $(FORCE),-e dvc_runner_force=true) $(ARGS)
 
 .PHONY: verify
-verify: root .venv/run ## prove the result; table, reports/verify.json, exit 0, 1 or 2
+verify: root .venv/run ## prove the result; table, reports/verify.json, exit 0 where it holds
 	@PYTHONPATH=src $(BIN)/python -m platform_verify -i $(INVENTORY) $(PROJECT_ARG) $(ARGS)
 
 .PHONY: save
@@ -164,7 +167,8 @@ save: root .venv/run ## bring dvc.lock, metrics and data of the last run into th
 .PHONY: env
 env: .venv/run ## print exports for a client: eval "$$(make -s env)"
 	@file=$$(mktemp); trap 'rm -f "$$file"' EXIT
-	said=$$($(PLAYBOOK) playbooks/env.yml -e ansible_become=false -e dvc_runner_env_file="$$file" $(ARGS)) || { printf '%s\n' "$$said" >&2; exit 1; }
+	# Ansible takes the home of the accounts' list, which need not be there
+	said=$$(ANSIBLE_REMOTE_TMP="$$HOME/.ansible/tmp" $(PLAYBOOK) playbooks/env.yml -e ansible_become=false -e dvc_runner_env_file="$$file" $(ARGS)) || { printf '%s\n' "$$said" >&2; exit 1; }
 	cat "$$file"
 	at=$$(. "$$file" && printf %s "$${MLFLOW_TRACKING_URI:-}")
 	[ -z "$$at" ] || $(BIN)/python -c 'import socket, sys; from urllib.parse import urlsplit; at = urlsplit(sys.argv[1])
@@ -193,7 +197,7 @@ shell: root .venv/run ## a shell in the place of a project's stages, on the plat
 	@name=$$($(BIN)/ansible dvc_runner -i $(INVENTORY) -m ansible.builtin.debug \
 	  -a 'msg=container={{ platform_name | default("mlops") }}-dvc-runner-$(or $(PROJECT),$(error PROJECT= is missing: make shell PROJECT=wine))' \
 	  | sed -n 's/.*container=\([a-z0-9-]*\).*/\1/p' | head -n 1)
-	exec docker --host unix:///var/run/docker.sock exec -it "$$name" dvc_runner shell $(ARGS)
+	exec docker --host unix:///var/run/docker.sock exec "-i$$([ ! -t 0 ] || printf t)" "$$name" dvc_runner shell $(ARGS)
 
 .PHONY: cancel
 cancel: root .venv/run ## end what waits and runs of a project (PROJECT=churn); finished stages are kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import socket
 import subprocess
@@ -211,7 +212,8 @@ def test_parameters_of_one_run_and_of_a_grid_reach_ansible_as_lists(checkout: Pa
     assert not [word for word in plain if "dvc_runner_" in word]
 
 
-def test_a_shell_of_a_project_is_one_in_its_container(checkout: Path) -> None:
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_shell_of_a_project_is_one_in_its_container(terminal: bool, checkout: Path) -> None:
     (checkout / ".venv/bin/ansible").write_text(
         "#!/bin/sh\nprintf 'lab | SUCCESS => {\\n    \"changed\": false,\\n'\n"
         "for word; do case $word in msg=*) echo \"$word\" | sed 's/{{.*}}/staging/' ;; esac; done\n"
@@ -220,16 +222,20 @@ def test_a_shell_of_a_project_is_one_in_its_container(checkout: Path) -> None:
     docker.parent.mkdir()
     docker.write_text('#!/bin/sh\necho "$@"\n')
     docker.chmod(0o755)
+    primary, secondary = pty.openpty()
     done = subprocess.run(
         ["make", "-s", "shell", "PROJECT=churn", "ARGS=--failed"],
         cwd=checkout,
         env={"PATH": f"{docker.parent}:{os.environ['PATH']}", "HOME": str(checkout.parent)},
+        stdin=secondary if terminal else subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
-    container = "exec -it staging-dvc-runner-churn dvc_runner shell --failed\n"
-    assert done.stdout.endswith(container), done.stdout + done.stderr
+    for end in (primary, secondary):
+        os.close(end)
+    container = f"exec -i{'t' * terminal} staging-dvc-runner-churn dvc_runner shell --failed"
+    assert done.stdout.strip().endswith(container), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("target", ["shell", "reproduce"])
@@ -287,6 +293,11 @@ def test_an_address_that_a_shell_has_to_quote_is_asked_as_it_is(checkout: Path) 
 def test_a_platform_that_has_nothing_to_export_is_not_asked_for(checkout: Path) -> None:
     (checkout / ".venv/bin/ansible-playbook").write_text("#!/bin/sh\n")
     assert told(checkout, "env", env={}).stderr == ""
+
+
+def test_a_home_that_the_list_of_accounts_has_need_not_be_there(checkout: Path) -> None:
+    seen = make(checkout, env={}, target="env")["environment"]
+    assert seen["ANSIBLE_REMOTE_TMP"] == f"{checkout.parent}/.ansible/tmp"
 
 
 def test_after_a_rotation_it_is_said_what_clients_need(checkout: Path) -> None:
@@ -382,6 +393,11 @@ def test_what_names_no_one_inventory_is_refused(
     said = refused(checkout, "destroy", "CONFIRM=yes", *words, **(given if by_shell else {}))
     assert says in said
     assert "nothing was done" in said
+
+
+@pytest.mark.parametrize("word", ["PROJECT", "SET", "GRID", "DATA"])
+def test_an_unset_variable_of_a_script_is_no_word_left_out(word: str, checkout: Path) -> None:
+    assert f"{word}= is empty, and nothing was done" in refused(checkout, "pipeline", f"{word}=")
 
 
 @pytest.mark.parametrize("word", ["SYSTEM=local", "INVENTORY=inventory/local", "INVENTORY=lab,"])

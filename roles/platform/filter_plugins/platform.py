@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ def number(value: Any) -> int:  # noqa: ANN401 - whatever an inventory has
     return found
 
 
+# of a Compose project, of which directories and containers are named
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 CONVERTED = {"int": number, "bool": boolean}
 
 
@@ -170,15 +173,25 @@ def converts(convert: Callable[[Any], object], value: object) -> bool:
     return True
 
 
-def renamed(name: str) -> list[str]:
-    """Refuse a name that the command line gives: the inventory is what remembers its ports."""
-    if "platform_name" not in load_extra_vars(DataLoader()):
+def misnamed(name: object) -> list[str]:
+    """Refuse a name that containers and directories cannot have, or that the command line gives.
+
+    The inventory is what remembers a platform's ports.
+    """
+    if "platform_name" in load_extra_vars(DataLoader()):
+        said = (
+            f"platform_name={name} is given after -e, and one inventory is one platform: "
+            f"SYSTEM={name} picks it, once `make new NAME={name}` wrote it, also for a platform "
+            "that runs already."
+        )
+    elif not isinstance(name, str) or not NAME.fullmatch(name):
+        said = (
+            f"platform_name is {name!r}: give small letters, digits, hyphens and underscores, a "
+            "letter or digit first, 63 at most."
+        )
+    else:
         return []
-    sentence = (
-        f"platform_name={name} is given after -e, and one inventory is one platform: SYSTEM={name} "
-        f"picks it, once `make new NAME={name}` wrote it, also for a platform that runs already."
-    )
-    return [sentence]
+    return [said]
 
 
 def obstacles(host: Mapping[str, Any], name: str, memory_mb: int, disk_mb: int) -> list[str]:
@@ -214,7 +227,7 @@ class FilterModule:
         return {
             "platform_obstacles": obstacles,
             "platform_typed": typed,
-            "platform_renamed": renamed,
+            "platform_misnamed": misnamed,
             "platform_unknown_variables": unknown_variables,
             "platform_wrong_values": wrong_values,
         }

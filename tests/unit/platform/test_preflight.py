@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -169,6 +170,20 @@ def test_a_run_that_is_refused_names_the_variable_and_makes_no_secret(
 ) -> None:
     assert says in refused(inventory, "-e", given)
     assert not (inventory / ".secrets").exists()
+
+
+@pytest.mark.parametrize("playbook", ["playbooks/declare.yml", "playbooks/destroy.yml"])
+@pytest.mark.parametrize("name", ["../x", "", "Übel", "my platform", "-a", ["a"]], ids=str)
+def test_a_name_that_no_directory_may_have_is_refused_and_nothing_is_written(
+    name: object, playbook: str, inventory: Path
+) -> None:
+    (inventory / "group_vars/all/zz.yml").write_text(json.dumps({"platform_name": name}))
+    before = set(inventory.rglob("*"))
+    unsure = ("-e", "platform_destroy_confirmed=false")
+    assert f"platform_name is {name!r}: give small" in refused(
+        inventory, *unsure, playbook=playbook
+    )
+    assert set(inventory.rglob("*")) == before
 
 
 def test_a_misspelt_group_is_refused_before_its_service_is_removed(inventory: Path) -> None:

@@ -166,7 +166,7 @@ def test_a_platform_is_not_renamed_by_the_command_line(
 ) -> None:
     monkeypatch.setattr(platform.load_extra_vars, "extra_vars", None, raising=False)
     monkeypatch.setattr(context, "CLIARGS", {"extra_vars": (said,)})
-    (sentence,) = platform.renamed("lab")
+    (sentence,) = platform.misnamed("lab")
     assert "one inventory is one platform" in sentence
     assert "make new NAME=lab" in sentence
 
@@ -174,7 +174,7 @@ def test_a_platform_is_not_renamed_by_the_command_line(
 def test_a_name_from_the_inventory_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform.load_extra_vars, "extra_vars", None, raising=False)
     monkeypatch.setattr(context, "CLIARGS", {"extra_vars": ("my_own=1",)})
-    assert platform.renamed("lab") == []
+    assert platform.misnamed("lab") == []
 
 
 @pytest.mark.parametrize("name", ["", "become_password", "become_pass", "sudo_pass"])
