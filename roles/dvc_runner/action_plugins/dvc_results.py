@@ -6,10 +6,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,12 +21,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 # Ansible loads plugins by file, not by package
 from dvc_pipeline import RunnerAction, explained, runner, told
 
-from dvc_runner.git import without_passwords
+from dvc_runner.git import RunnerError, git, try_git, without_passwords
+from dvc_runner.snapshot import AS_THE_USER
 
 # a directory in the checkout, on whose file system the last step is a rename
 ASIDE = ".dvc-results"
 PIECE = 128 << 20  # bytes that are on their way at once
 CHUNK = 1 << 20
+# what means more than itself in a rule of .gitignore
+SPECIAL = re.compile(r"[\\\[\]!*#?]")
 CHANGED = (
     "The results were changed while they were saved, and the checkout is as it was: save again."
 )
@@ -66,23 +70,31 @@ class ActionModule(RunnerAction):
                 "results can be saved into a checkout only."
             )
         project = (project / str(one.get("subdirectory") or "")).absolute()
-        found = self._results(one["container"])
+        answer = self._results(one["container"])
+        found = answer["files"]
         names = differing(found, project)
-        if self._task.check_mode or not (names or (project / ASIDE).exists()):
-            return names
+        # a runner of an earlier release names none
+        rules = rules_for(answer.get("cached", []), found, project)
+        written = [*rules, *names]
+        if self._task.check_mode or not (written or (project / ASIDE).exists()):
+            return written
         with aside_in(project) as aside:
             require_room(project, sum(found[name]["size"] for name in names))
             parts = {name: aside / str(number) for number, name in enumerate(names)}
             self._bring(one["container"], {name: found[name] for name in names}, parts)
+            for number, (name, text) in enumerate(rules.items()):
+                part = aside / f"rules{number}"
+                part.write_text(text, errors="surrogateescape")
+                place(part, project, name)
             # a lock never names what has not come
             for name in sorted(names, key=lambda name: Path(name).name == "dvc.lock"):
                 place(parts[name], project, name)
-        return names
+        return written
 
-    def _results(self, container: str) -> dict[str, dict[str, Any]]:
+    def _results(self, container: str) -> dict[str, Any]:
         """Return what there is to save, as the runner in a container describes it."""
         try:
-            return dict(self._ask(container, "results")["files"])
+            return self._ask(container, "results")
         except AnsibleActionFail as error:
             if "invalid choice: 'results'" not in str(error):
                 raise
@@ -160,6 +172,55 @@ def has(path: Path, row: Mapping[str, Any]) -> bool:
         return False
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest() == str(row["md5"])
+
+
+def rules_for(outputs: Iterable[str], found: Iterable[str], project: Path) -> dict[str, str]:
+    """Have git leave to DVC what DVC keeps, as `dvc repro` in the checkout would.
+
+    Args:
+        outputs: files and directories of a run that DVC keeps.
+        found: the files that are saved; an output that none is of needs no rule.
+        project: the checkout.
+
+    Returns:
+        Each .gitignore that lacks one, with its new text.
+    """
+    files = {
+        output: [name for name in found if name == output or name.startswith(f"{output}/")]
+        for output in outputs
+    }
+    ignored = ignored_in(project, [name for names in files.values() for name in names])
+    texts: dict[str, str] = {}
+    for output, names in sorted(files.items()):
+        if ignored.issuperset(names):
+            continue
+        path = PurePosixPath(output)
+        file, rule = str(path.parent / ".gitignore"), SPECIAL.sub(r"\\\g<0>", f"/{path.name}")
+        text = texts[file] if file in texts else text_of(project / file)
+        if rule not in text.splitlines():
+            texts[file] = "\n".join((*text.splitlines(), rule, ""))
+    return texts
+
+
+def ignored_in(project: Path, names: Iterable[str]) -> set[str]:
+    """Return those of a project's files that git ignores, also where it has them already.
+
+    In no repository, or where that ignores the project as a whole, a run takes all but what the
+    project's own .gitignore names: none is ignored then.
+    """
+    if try_git("check-ignore", "--no-index", str(project), at=project):
+        return set()
+    words = ("check-ignore", "--no-index", "--stdin", "-z")
+    try:
+        said = git(*words, at=project, env=AS_THE_USER, given="".join(f"{it}\0" for it in names))
+    except RunnerError:  # so git says, too, that it ignores none
+        return set()
+    return {*said.split("\0")}
+
+
+def text_of(path: Path) -> str:
+    """Read a file, empty where there is none."""
+    return path.read_text(errors="surrogateescape") if path.is_file() else ""
 
 
 def batches(sizes: Mapping[str, int], most: int) -> Iterator[list[tuple[str, int, int]]]:

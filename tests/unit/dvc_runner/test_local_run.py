@@ -329,6 +329,21 @@ def test_where_no_run_was_good_a_refusal_says_that_nothing_is_in_force(
     assert world.total() == 12
 
 
+def test_outputs_that_git_has_are_refused_with_the_way_out(world: World) -> None:
+    (world.project / "out").mkdir()
+    (world.project / "out/doubled.txt").write_text("2\n")
+    (world.project / "params.yaml").write_text("factor: 3\noffset: 0\n")
+    git(world.project, "add", "--force", "out/doubled.txt")
+    done = world.call("local", str(world.project))
+    assert done.returncode == 1
+    assert "`git rm -r --cached out/doubled.txt` in the project" in done.stderr
+    assert "/doubled.txt in out/.gitignore" in done.stderr
+    git(world.project, "rm", "-r", "--cached", "--quiet", "out/doubled.txt")
+    (world.project / "out/.gitignore").write_text("/doubled.txt\n")
+    world.run()
+    assert world.total() == 18
+
+
 @contextmanager
 def unwritable(remote: Path) -> Iterator[None]:
     """Have every push to the remote fail."""

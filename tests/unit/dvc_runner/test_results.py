@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -38,6 +39,7 @@ class Host:
         """Bytes in the checkout's directory for what is under way, at most."""
         self.before_read: Callable[[], object] = lambda: None
         self.spoil: dict[str, str] = {}
+        self.cached: list[str] = []
 
     def described(self) -> dict[str, dict[str, Any]]:
         files = [path for path in sorted(self.made.rglob("*")) if path.is_file()]
@@ -53,7 +55,8 @@ class Host:
     def on_host(self, command: str, in_data: bytes = b"\n") -> dict[str, Any]:
         words = shlex.split(command)
         if words[-1] == "results":
-            return {"rc": 0, "stdout": json.dumps({"files": self.described()}), "stderr": ""}
+            said = {"files": self.described(), "cached": self.cached}
+            return {"rc": 0, "stdout": json.dumps(said), "stderr": ""}
         assert words[-3:-1] == ["read", ">"]
         self.before_read()
         pieces = json.loads(in_data)["pieces"]
@@ -193,6 +196,57 @@ def test_without_room_for_them_nothing_is_begun(
     assert (state_of(host.checkout), host.reads) == (before, [])
 
 
+def test_git_ignores_what_dvc_keeps_and_nothing_else(host: Host) -> None:
+    (host.made / "m[1].txt").write_text("a model")
+    (host.made / "metrics.json").write_text("{}")
+    host.cached = ["data", "m[1].txt", "never/made.txt"]
+    assert host.save(check=True)["written"]["one"][0] == ".gitignore"
+    assert not (host.checkout / ".gitignore").exists()
+    host.save()
+    assert (host.checkout / ".gitignore").read_text() == "/data\n/m\\[1\\].txt\n"
+    left = git(host.checkout, "status", "--porcelain", "--untracked-files=all").splitlines()
+    assert left == ["?? .gitignore", "?? dvc.lock", "?? metrics.json"]
+    assert host.save()["changed"] is False
+
+
+def test_a_rule_comes_beside_its_output_and_leaves_those_that_are_there(host: Host) -> None:
+    (host.checkout / ".gitignore").write_text("*.bin")
+    (host.checkout / "data").mkdir()
+    host.cached = ["data/empty", "data/0.bin"]
+    host.save()
+    assert (host.checkout / ".gitignore").read_text() == "*.bin"
+    assert (host.checkout / "data/.gitignore").read_text() == "/empty\n"
+    (host.checkout / "data/.gitignore").write_text("# mine")
+    assert host.save()["written"]["one"] == ["data/.gitignore"]
+    assert (host.checkout / "data/.gitignore").read_text() == "# mine\n/empty\n"
+
+
+def test_what_git_has_by_mistake_is_ignored_too_so_that_one_command_is_the_way_out(
+    host: Host,
+) -> None:
+    host.save()
+    git(host.checkout, "add", "--all")
+    git(host.checkout, "commit", "--quiet", "-m", "with outputs")
+    host.cached = ["data"]
+    assert host.save()["written"]["one"] == [".gitignore"]
+    git(host.checkout, "rm", "-r", "--quiet", "--cached", "data")
+    assert git(host.checkout, "status", "--porcelain", "--", "data").startswith("D ")
+    assert "?? data" not in git(host.checkout, "status", "--porcelain")
+
+
+@pytest.mark.parametrize("whole", ["no repository", "ignored by its repository"])
+def test_where_git_does_not_judge_a_project_its_own_gitignore_does(host: Host, whole: str) -> None:
+    outer = repository(host.checkout.parent / "outer", __gitignore="project/\n")
+    host.checkout = outer / "project"
+    host.checkout.mkdir()
+    if whole == "no repository":
+        shutil.rmtree(outer / ".git")
+    host.cached = ["data"]
+    host.save()
+    assert (host.checkout / ".gitignore").read_text() == "/data\n"
+    assert host.save()["changed"] is False
+
+
 @pytest.mark.parametrize("name", ["../up", "data/../../up", "/tmp/absolute", ".git/hooks/post"])  # noqa: S108 - never written
 def test_a_name_that_leads_out_is_refused(name: str, tmp_path: Path) -> None:
     row = {"size": 1, "md5": "x", "at": "x"}
@@ -243,6 +297,8 @@ def test_a_run_is_saved_from_its_runner_as_it_lies_there(
 
     monkeypatch.setattr(host, "on_host", real)
     written = host.save()["written"]["one"]
+    assert (world.project / ".gitignore").read_text() == "/out\n"
+    written.remove(".gitignore")
     assert {"dvc.lock", "kept.json", "out/large", "out/small", "logs/a"} <= {*written}
     assert "logs/link" not in written
     for name in written:

@@ -174,7 +174,7 @@ ANSWERS: dict[str, Callable[[Settings, argparse.Namespace], Any]] = {
     "outputs": lambda at, _: [asdict(out) for out in outputs_of(at.project)],
     "prune": lambda at, given: prune(at, given.keep, given.remote, given.yes),
     "progress": lambda at, given: progress(at, given.offset),
-    "results": lambda at, _: {"files": results(at)},
+    "results": lambda at, _: results(at),
     "receive": lambda at, given: receive(at, given.name, sys.stdin.buffer),
 }
 

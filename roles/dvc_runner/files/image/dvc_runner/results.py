@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,7 +43,8 @@ def results(at: Settings) -> dict[str, Any]:
     same packages on every machine.
 
     Returns:
-        For each name below the project `size` in bytes, `md5`, and `at`, where `read` finds it.
+        `files`: for each name below the project `size` in bytes, `md5`, and `at`, where `read`
+        finds it. `cached`: the outputs that DVC keeps, which git is to ignore.
 
     Raises:
         RunnerError: no run has ended well here, or one is under way or unfinished.
@@ -51,36 +52,41 @@ def results(at: Settings) -> dict[str, Any]:
     require_ended(at)
     if not (names := locks(at)):
         raise RunnerError("There is no run to save yet: run the pipeline first.")
-    found = dict(outputs_of_run(at))
+    with opened(at.project) as repo:
+        outs = outputs_inside(repo)
+        cached = sorted(name for name, out in outs.items() if out.use_cache)
+        found = dict(outputs_of_run(at, outs))
     found |= {name: (path, "") for name, path in below(at.project / "logs", "logs")}
     found |= {name: (at.project / name, "") for name in names}
     if own_lock(at):
         found[LOCK] = (at.image / LOCK, "")
-    return {
+    files = {
         name: {"size": path.stat().st_size, "md5": md5 or md5_of(path), "at": str(path)}
         for name, (path, md5) in sorted(found.items())
     }
+    return {"files": files, "cached": cached}
 
 
-def outputs_of_run(at: Settings) -> Iterator[tuple[str, tuple[Path, str]]]:
+def outputs_inside(repo: Any) -> dict[str, Any]:  # noqa: ANN401 - DVC ships no types
+    """Map its name below the project to each output of an opened one that lies inside."""
+    root = Path(repo.root_dir)
+    outs = [out for out in repo.index.outs if out.protocol == "local" and is_inside(out, root)]
+    return {str(Path(out.fs_path).relative_to(root)): out for out in outs}
+
+
+def outputs_of_run(at: Settings, outs: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Path, str]]]:
     """List the files of the outputs: where one lies, and its md5 where it is in the cache."""
     from dvc.cachemgr import LEGACY_HASH_NAMES  # noqa: PLC0415 - takes a second
 
-    with opened(at.project) as repo:
-        root = Path(repo.root_dir)
-        for out in repo.index.outs:
-            if out.protocol != "local" or not is_inside(out, root):
-                continue
-            place = Path(out.fs_path)
-            name = str(place.relative_to(root))
-            lying = {name: (path, "") for name, path in below(place, name)}
-            if out.use_cache and out.hash_info and out.hash_name not in LEGACY_HASH_NAMES:
-                lying |= {
-                    where: (at.cache / key_of(md5, MD5), md5)
-                    for where, md5 in hashed(out, name)
-                    if (at.cache / key_of(md5, MD5)).is_file()
-                }
-            yield from lying.items()
+    for name, out in outs.items():
+        lying = {where: (path, "") for where, path in below(Path(out.fs_path), name)}
+        if out.use_cache and out.hash_info and out.hash_name not in LEGACY_HASH_NAMES:
+            lying |= {
+                where: (at.cache / key_of(md5, MD5), md5)
+                for where, md5 in hashed(out, name)
+                if (at.cache / key_of(md5, MD5)).is_file()
+            }
+        yield from lying.items()
 
 
 def hashed(out: Any, name: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - DVC ships no types

@@ -75,6 +75,7 @@ WITH_KEYS = (sys.executable, "-I", str(Path(__file__).parent), "dvc")
 # what MLflow's client prints of a run that ended, also of one that failed
 RUN_ENDED = ("🏃 View run ", "🧪 View experiment at: ")
 COUNTED = "failed to fetch data from the cloud"
+IN_GIT = re.compile(r"output '(.+)' is already tracked by SCM")
 NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
 
 
@@ -412,8 +413,14 @@ def require_pipeline(at: Settings, pipeline: str) -> None:
 
 
 def why_stopped(at: Settings) -> str:
-    """Return what the stage that failed said last, and what to do where a module was not found."""
+    """Return what the stage that failed said last, and what to do where that is known."""
     said, told = last_words(at.log), installed(at)
+    if found := IN_GIT.search(said):
+        path = Path(found[1])
+        return (
+            f"{said} What DVC keeps, git is to ignore: `git rm -r --cached {path}` in the project, "
+            f"and the line /{path.name} in {path.with_name('.gitignore')} (`make save` writes it)."
+        )
     found = NO_MODULE.search(said)
     if not found or not told:
         return said
