@@ -50,21 +50,28 @@ class Client:
     def __init__(self, users: list[dict[str, Any]] = USERS) -> None:
         """Start the application on its files."""
         self._app = portal(files(users).__getitem__).app()
+        self.read = 0  # pieces of the last request's body
 
-    def ask(self, path: str, method: str = "GET", body: str = "", **headers: str) -> Answer:
+    def ask(
+        self, path: str, method: str = "GET", body: str | list[str] = "", **headers: str
+    ) -> Answer:
         """Send a request, by default for a page of everybody; its status, headers and body."""
-        return asyncio.run(self._ask(path, method, body, {"x_gateway_groups": "*", **headers}))
+        pieces = [body] if isinstance(body, str) else body
+        return asyncio.run(self._ask(path, method, pieces, {"x_gateway_groups": "*", **headers}))
 
     def ask_at_once(self, *many: dict[str, str]) -> list[int]:
         """Ask whether requests with these headers may pass, all at once; their statuses."""
 
         async def all_of_them() -> list[int]:
-            asked = [self._ask("/check", "GET", "", {"x_gateway_groups": "*", **h}) for h in many]
+            asked = [self._ask("/check", "GET", [""], {"x_gateway_groups": "*", **h}) for h in many]
             return [answer[0] for answer in await asyncio.gather(*asked)]
 
         return asyncio.run(all_of_them())
 
-    async def _ask(self, path: str, method: str, body: str, headers: dict[str, str]) -> Answer:
+    async def _ask(
+        self, path: str, method: str, pieces: list[str], headers: dict[str, str]
+    ) -> Answer:
+        self.read = 0
         sent: list[Message] = []
         plain, _, query = path.partition("?")
         named = [(k.replace("_", "-").encode(), v.encode("latin-1")) for k, v in headers.items()]
@@ -78,7 +85,9 @@ class Client:
         }
 
         async def receive() -> Message:
-            return {"type": "http.request", "body": body.encode(), "more_body": False}
+            piece, self.read = pieces[self.read], self.read + 1
+            more = self.read < len(pieces)
+            return {"type": "http.request", "body": piece.encode(), "more_body": more}
 
         async def send(message: Message) -> None:
             sent.append(message)
@@ -298,6 +307,10 @@ def test_the_authority_is_offered_to_everybody(client: Client) -> None:
 
 def test_a_form_that_is_too_long_is_not_read_further(client: Client) -> None:
     assert client.ask("/login", "POST", "a" * 5000)[0] == 413
+    assert client.ask("/login", "POST", ["a" * 5000] * 1000)[0] == 413
+    assert client.read == 1
+    assert client.ask("/login", "POST", ["a" * 1000] * 1000)[0] == 413
+    assert client.read == 5
 
 
 @pytest.fixture

@@ -316,8 +316,11 @@ class Portal:
         """Show the form, and take it."""
         if request.method == "GET":
             return self._form(own_path(request.query_params.get("next", "/")))
-        if len(body := await request.body()) > LONGEST:
-            return self._form("/", "That is no log-in.", 413)
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > LONGEST:  # what is still to come is not read
+                return self._form("/", "That is no log-in.", 413)
         form = {
             key: values[-1]
             for key, values in parse_qs(
