@@ -282,6 +282,39 @@ def test_a_guesser_waits_whatever_address_they_say_and_nobody_else_does(platform
     assert ask(platform, EXPERIMENT, Authorization=as_admin(platform))[0] == 200
 
 
+# from a container, so by an address of its own
+GUESSES = """
+import http.client, json, ssl, sys
+host, *headers = json.load(sys.stdin)
+context = ssl._create_unverified_context()
+statuses = []
+for header in headers:
+    gateway = http.client.HTTPSConnection(host, context=context, timeout=60)
+    sent = {"Host": "localhost", "Authorization": header}
+    gateway.request("GET", "/mlflow/version", headers=sent)
+    statuses.append(gateway.getresponse().status)
+print(json.dumps(statuses))
+"""
+
+
+def test_a_guesser_is_not_told_of_a_right_password_which_its_user_elsewhere_goes_on_with(
+    platform: Stack,
+) -> None:
+    right = as_admin(platform, "guest")
+    wrong = [f"Basic {base64.b64encode(f'guest:{n}'.encode()).decode()}" for n in range(11)]
+
+    def guess(*headers: str) -> object:
+        sent = json.dumps([platform.container("gateway"), *headers])
+        inside = ("exec", "--interactive", platform.container("mlflow"), "python3", "-c", GUESSES)
+        return json.loads(docker(*inside, text=sent))
+
+    assert guess(right, *wrong) == [200] + [401] * 10 + [429]
+    time.sleep(REMEMBERED)
+    for _ in range(3):
+        assert ask(platform, "/mlflow/version", Authorization=right)[0] == 200
+        assert guess(right, wrong[0]) == [429, 429]
+
+
 @pytest.mark.parametrize(
     "path",
     [

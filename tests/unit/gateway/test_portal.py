@@ -19,7 +19,7 @@ import pytest
 from argon2 import PasswordHasher
 from starlette.types import Message
 
-from gateway_portal import FAILURES, WAITING, Page, portal, state_of
+from gateway_portal import FAILURES, FAILURES_OF_ALL, PER_SECONDS, WAITING, Page, portal, state_of
 
 PASSWORD = "right-horse-battery"  # noqa: S105 - of nobody
 LAYOUT = Path("roles/gateway/files/portal/layout.html")
@@ -27,6 +27,8 @@ USERS = [
     {"name": "admin", "password": PASSWORD, "password_hash": "", "groups": ["admin"]},
     {"name": "ana", "password": "", "password_hash": "", "groups": []},
 ]
+CHEAP = PasswordHasher(time_cost=1, memory_cost=64).hash(PASSWORD)
+CROWD = [{**USERS[1], "name": f"name-{n}", "password_hash": CHEAP} for n in range(FAILURES_OF_ALL)]
 Answer = tuple[int, dict[str, str], str]
 
 
@@ -177,11 +179,96 @@ def test_after_too_many_wrong_passwords_the_right_one_waits_too(client: Client) 
     assert client.ask("/check", **elsewhere)[0] == 204
 
 
-def test_who_is_known_is_not_locked_out_by_guesses(client: Client) -> None:
-    assert client.ask("/check", authorization=basic("admin", PASSWORD))[0] == 204
-    for _ in range(FAILURES):
-        client.ask("/check", authorization=basic("admin", "wrong"))
-    assert client.ask("/check", authorization=basic("admin", PASSWORD))[0] == 204
+def test_a_guesser_learns_nothing_of_a_password_that_was_right_before(client: Client) -> None:
+    right = {"authorization": basic("admin", PASSWORD)}
+    assert client.ask("/check", **right, x_real_ip="10.0.0.2")[0] == 204
+    assert client.ask("/check", **right, x_real_ip="10.0.0.1")[0] == 204
+    for number in range(FAILURES):
+        wrong = basic("admin", f"wrong-{number}")
+        assert client.ask("/check", authorization=wrong, x_real_ip="10.0.0.1")[0] == 401
+    answers = [
+        client.ask("/check", authorization=basic("admin", password), x_real_ip="10.0.0.1")
+        for password in (PASSWORD, "wrong", PASSWORD)
+    ]
+    assert answers[0] == answers[1] == answers[2]
+    assert answers[0][0] == 403
+    assert client.log_in()[0] == 429
+    assert client.ask("/", **right, x_real_ip="10.0.0.1")[0] == 429
+    # the user's own program elsewhere goes on
+    assert client.ask("/check", **right, x_real_ip="10.0.0.2")[0] == 204
+
+
+def test_while_a_guesser_waits_no_password_is_looked_at(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(FAILURES):
+        client.ask("/check", authorization=basic("admin", f"wrong-{number}"))
+    judged: list[str] = []
+    monkeypatch.setattr("gateway_portal.is_right", lambda _, password: judged.append(password))
+    monkeypatch.setattr("gateway_portal.User.mark", lambda _: judged.append("remembered"))
+    for name, password in (("admin", PASSWORD), ("admin", "wrong")):
+        assert client.ask("/check", authorization=basic(name, password))[0] == 403
+    assert judged == []
+
+
+def test_who_waited_a_minute_is_let_in(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(FAILURES):
+        client.ask("/check", authorization=basic("admin", f"wrong-{number}"))
+    right, now = basic("admin", PASSWORD), time.monotonic()
+    monkeypatch.setattr("gateway_portal.time.monotonic", lambda: now + PER_SECONDS - 1)
+    assert client.ask("/check", authorization=right)[0] == 403
+    monkeypatch.setattr("gateway_portal.time.monotonic", lambda: now + PER_SECONDS + 1)
+    assert client.ask("/check", authorization=right)[0] == 204
+
+
+def test_right_passwords_of_a_program_do_not_let_a_guesser_beside_it_begin_anew(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # nothing is remembered, so each is judged
+    monkeypatch.setattr("gateway_portal.REMEMBERED_SECONDS", 0)
+    for number in range(FAILURES):
+        assert client.ask("/check", authorization=basic("admin", f"wrong-{number}"))[0] == 401
+        status = client.ask("/check", authorization=basic("admin", PASSWORD))[0]
+        assert status == (204 if number < FAILURES - 1 else 403)
+
+
+def test_right_passwords_are_not_counted(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway_portal.REMEMBERED_SECONDS", 0)
+    for _ in range(3 * FAILURES):
+        assert client.ask("/check", authorization=basic("admin", PASSWORD))[0] == 204
+
+
+def test_made_up_names_do_not_make_room_for_more_guesses() -> None:
+    names = [str(user["name"]) for user in CROWD]
+    client = Client(CROWD)
+    statuses = [client.ask("/check", authorization=basic(name, "wrong"))[0] for name in names]
+    assert statuses == [401] * FAILURES_OF_ALL
+    assert client.ask("/check", authorization=basic(names[0], PASSWORD))[0] == 403
+    elsewhere = {"authorization": basic(names[0], PASSWORD), "x_real_ip": "10.9.9.9"}
+    assert client.ask("/check", **elsewhere)[0] == 204
+
+
+def test_who_fills_the_queue_has_no_more_guesses_at_a_password_that_was_right() -> None:
+    client = Client([*USERS, *CROWD])
+    right = {"authorization": basic("admin", PASSWORD), "x_real_ip": "10.0.0.2"}
+    assert client.ask("/check", **right)[0] == 204
+    crowd = [
+        {"authorization": basic(f"name-{number}", "wrong"), "x_real_ip": "10.0.0.1"}
+        for number in range(WAITING)
+    ]
+    guesses = [
+        {"authorization": basic("admin", f"wrong-{number}"), "x_real_ip": "10.0.0.2"}
+        for number in range(FAILURES)
+    ]
+    assert client.ask_at_once(*crowd, *guesses, right)[-1] == 403
+
+
+def test_who_gets_no_turn_in_a_crowd_is_let_in_after_it() -> None:
+    client = Client([*USERS, *CROWD])
+    crowd = [{"authorization": basic(f"name-{number}", "wrong")} for number in range(WAITING)]
+    right = {"authorization": basic("admin", PASSWORD)}
+    assert client.ask_at_once(*crowd, *[right] * 200)[-1] == 403
+    assert client.ask("/check", **right)[0] == 204
 
 
 def test_a_browser_logs_in_and_out_and_its_old_cookie_is_worth_nothing(client: Client) -> None:

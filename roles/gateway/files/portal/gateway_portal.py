@@ -22,7 +22,7 @@ from html import escape
 from http.client import HTTPException
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, quote, urlencode
 
@@ -42,10 +42,11 @@ from starlette.responses import (
 from starlette.routing import Route
 
 FAILURES = 10  # wrong passwords of one user from one address
+FAILURES_OF_ALL = 100  # and of all users from there: made-up names would push out what is counted
 PER_SECONDS = 60.0
 REMEMBERED_SECONDS = 300.0  # that a password was right, so that a slow hash is asked once
-REMEMBERED = 1000
-LONGEST = 4096  # bytes of a form
+ADDRESSES = 1000  # of which wrong passwords are counted; those that were wrong longest ago go first
+LONGEST = 4096  # bytes of a form, or of a neighbour's answer
 STATE_SECONDS = 2.0
 WRONG = "This name and password do not belong together."
 TOO_MANY = "Too many wrong passwords: wait a minute."
@@ -65,6 +66,14 @@ class User:
     def mark(self) -> str:
         """Return what changes with the password, and does not tell it."""
         return hashlib.sha256(f"{self.password}|{self.password_hash}".encode()).hexdigest()
+
+
+class Guess(NamedTuple):
+    """A password that is wrong, or not judged yet: from where, a digest of whose, and when."""
+
+    address: str
+    whose: bytes
+    at: float
 
 
 @dataclass(frozen=True)
@@ -108,12 +117,6 @@ def basic(header: str) -> tuple[str, str] | None:
     return (name, password) if colon else None
 
 
-def forget_oldest(known: dict[Any, Any]) -> None:
-    """Keep no more than are worth remembering; those that came first go first."""
-    while len(known) > REMEMBERED:
-        del known[next(iter(known))]
-
-
 def own_path(wanted: str) -> str:
     """Return a path of this gateway to go on to; the start page for an address elsewhere."""
     plain = wanted.startswith("/") and not wanted.startswith("//") and wanted.isprintable()
@@ -130,8 +133,8 @@ class Guard:
         self._signer = URLSafeTimedSerializer(self._key, salt="session")
         self._seconds = hours * 3600
         self._ended: dict[str, float] = {}
-        self._right: dict[bytes, float] = {}
-        self._wrong: dict[tuple[str, str], deque[float]] = {}
+        self._right: dict[str, tuple[bytes, float]] = {}  # by user
+        self._wrong: dict[str, deque[Guess]] = {}  # by address, who was wrong last at the end
         self._asked: dict[bytes, asyncio.Task[bool]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
         # as slow for a name that nobody has
@@ -141,38 +144,54 @@ class Guard:
         """Return the user whose password this is, None where it is not.
 
         Raises:
-            TooManyError: there were too many wrong ones lately, or too many ask at once.
+            TooManyError: there were too many wrong ones lately from this address, whatever this
+                one is, or too many ask at once.
         """
+        whose = hmac.digest(self._key, name.encode(), "sha256")
+        # before all else: an answer or its time would tell a right password from a wrong one
+        self._refuse_guesses(address, whose)
         user = self._users.get(name, self._nobody)
         given = hmac.digest(self._key, f"{user.mark()}|{name}|{password}".encode(), "sha256")
-        if self._right.get(given, 0) > time.monotonic():
+        known, until = self._right.get(name, (b"", 0.0))
+        remembered = until > time.monotonic()
+        if remembered and hmac.compare_digest(known, given):
             return user
         # requests of one client at the same moment are one question
         if given not in self._asked:
-            self._refuse_guesses((address, name))
-            judged = asyncio.create_task(self._judge(user, password, given, (address, name)))
+            guess, full = Guess(address, whose, time.monotonic()), len(self._asked) >= WAITING
+            # before it is judged, for many may ask at once; and where the right one needs no turn,
+            # having none tells that this is another
+            if remembered or not full:
+                self._count(guess)
+            if full:
+                raise TooManyError
+            judged = asyncio.create_task(self._judge(user, password, given, guess))
             self._asked[given] = judged
             judged.add_done_callback(lambda _: self._asked.pop(given, None))
         return user if await asyncio.shield(self._asked[given]) else None
 
-    def _refuse_guesses(self, who: tuple[str, str]) -> None:
-        now = time.monotonic()
-        wrong = self._wrong.get(who, deque())
-        if len(wrong) >= FAILURES and now - wrong[-FAILURES] < PER_SECONDS:
+    def _refuse_guesses(self, address: str, whose: bytes) -> None:
+        since = time.monotonic() - PER_SECONDS
+        lately = [guess for guess in self._wrong.get(address, ()) if guess.at > since]
+        of_one = sum(guess.whose == whose for guess in lately)
+        if of_one >= FAILURES or len(lately) >= FAILURES_OF_ALL:
             raise TooManyError
-        if len(self._asked) >= WAITING:
-            raise TooManyError
-        # counted before it is answered, for many may ask at once
-        self._wrong.setdefault(who, deque(maxlen=FAILURES)).append(now)
 
-    async def _judge(self, user: User, password: str, given: bytes, who: tuple[str, str]) -> bool:
+    def _count(self, guess: Guess) -> None:
+        guesses = self._wrong.pop(guess.address, None) or deque(maxlen=FAILURES_OF_ALL)
+        self._wrong[guess.address] = guesses
+        while len(self._wrong) > ADDRESSES:
+            del self._wrong[next(iter(self._wrong))]
+        guesses.append(guess)
+
+    async def _judge(self, user: User, password: str, given: bytes, guess: Guess) -> bool:
         async with self._turns:
             right = await asyncio.to_thread(is_right, user, password)
         if right and user is not self._nobody:
-            self._wrong.pop(who, None)
-            self._right[given] = time.monotonic() + REMEMBERED_SECONDS
-        forget_oldest(self._right)
-        forget_oldest(self._wrong)
+            self._right[user.name] = given, time.monotonic() + REMEMBERED_SECONDS
+            # itself alone: a program's right ones would else let a guesser beside it begin anew
+            if guess in (guesses := self._wrong.get(guess.address, deque())):
+                guesses.remove(guess)
         return right and user is not self._nobody
 
     def session(self, user: User) -> str:
@@ -232,7 +251,8 @@ class Portal:
                 Route("/login", self.login, methods=["GET", "POST"]),
                 Route("/logout", self.logout, methods=["POST"]),
                 Route("/ca.crt", self.certificate),
-            ]
+            ],
+            exception_handlers={TooManyError: self.too_many},
         )
 
     async def who(self, request: Request) -> User | None:
@@ -258,11 +278,15 @@ class Portal:
         told = {"X-Gateway-User": quote(user.name), "X-Gateway-Member-Of": member_of}
         return Response(status_code=204, headers=told)
 
+    async def too_many(self, *_: object) -> Response:
+        """Tell who was wrong too often to wait."""
+        return PlainTextResponse(f"{TOO_MANY}\n", 429, {"Retry-After": str(int(PER_SECONDS))})
+
     async def refused(self, request: Request) -> Response:
         """Answer what may not pass: with the form for who looks, a sentence for programs."""
         refusal = request.headers.get("x-gateway-refusal", "")
         if refusal == "wait":
-            return PlainTextResponse(f"{TOO_MANY}\n", 429, {"Retry-After": str(int(PER_SECONDS))})
+            return await self.too_many()
         if refusal:
             return PlainTextResponse("This is not for any of your groups.\n", 403)
         asked = request.headers.get("x-gateway-asked", "/")
