@@ -223,6 +223,7 @@ class ActionModule(RunnerAction):
         """
         request: dict[str, Any] = {
             "params": given["params"],
+            "data_params": given.get("data_params") or {},
             "force": bool(self._task.args.get("force")),
             "timeout": seconds(given["timeout"]),
             "pipeline": str(given.get("pipeline") or ""),

@@ -317,6 +317,44 @@ def test_refused_data_leave_the_last_good_run_in_force_and_say_the_way_on(
     assert world.total() == 9
 
 
+@pytest.mark.parametrize(
+    ("takes", "given", "advised"),
+    [
+        (True, {"params": {"params.yaml:factor": 1000}}, True),
+        (True, {"set": ["factor=1000"]}, False),
+        (True, {"set": ["factr=1"]}, False),
+        (False, {"params": {"params.yaml:factor": 1000}}, False),
+    ],
+    ids=["a stage", "its parameters", "a parameter that is not there", "a project without data"],
+)
+def test_advice_about_data_is_for_what_they_can_mend(
+    world: World, takes: bool, given: dict[str, object], advised: bool
+) -> None:
+    if takes:
+        fed(world)
+        world.run()
+    names = {key: f"params.yaml:{key}" for key in ("source", "sha256")}
+    world.ask("a1", data_params=names, **given)
+    assert world.call("run", "a1").returncode == 1
+    said = world.result("a1")["error"]
+    assert "The last good run stays in force" in said
+    assert ("DATA" in said) is advised
+    assert ("data the project's own" in said) is advised
+
+
+@pytest.mark.parametrize("lacking", ["the parameter", "the file"])
+def test_a_project_that_takes_no_data_says_so(world: World, tmp_path: Path, lacking: str) -> None:
+    if lacking == "the file":
+        (world.project / "dvc.yaml").write_text("stages: {one: {cmd: echo 1 > o, outs: [o]}}\n")
+        (world.project / "params.yaml").unlink()
+    done = world.call("local", str(world.project), *given(tmp_path / "mine", "4\n"))
+    assert done.returncode == 1
+    assert "takes no DATA, for it has not the parameter params.yaml:s" in done.stderr
+    assert "data_params" in done.stderr
+    assert "dvc_runner_data_params names" not in done.stderr
+    assert "If the data are at fault" not in done.stderr
+
+
 def test_where_no_run_was_good_a_refusal_says_that_nothing_is_in_force(
     world: World, tmp_path: Path
 ) -> None:

@@ -18,6 +18,10 @@ POINTLESS = re.compile(r"(?<=[\s\[,])(-?\d+)e([-+]?\d+)(?=[\s,\]}]|$)")
 ASKED = "dvc_runner_params or dvc_runner_data_params"
 
 
+class NoParameterError(RunnerError):
+    """A project has not the parameter, or not the file that it is to be in."""
+
+
 def round_trip_yaml() -> Any:  # noqa: ANN401 - comes with DVC, and is not there where snapshots are made
     """Return a reader and writer of YAML that keeps comments and quotes."""
     from ruamel.yaml import YAML  # noqa: PLC0415 - no other subcommand needs it
@@ -68,7 +72,9 @@ def parameter(project: Path, name: str) -> tuple[Path, Any, Any, str]:
     dotted = name.rpartition(":")[2]
     path = project / file_of(name)
     if not path.is_file():
-        raise RunnerError(f"{ASKED} names {name}, and the project has no {path.name}: correct it.")
+        raise NoParameterError(
+            f"{ASKED} names {name}, and the project has no {path.name}: correct it."
+        )
     document = content_of(path, name)
     above, key = place_of(document, path.name, name, dotted)
     return path, document, above, key
@@ -80,7 +86,7 @@ def place_of(document: Any, file: str, name: str, dotted: str) -> tuple[Any, str
     for key in dotted.split("."):
         if not isinstance(place, dict) or key not in place:
             known = ", ".join(map(str, place)) if isinstance(place, dict) else "no keys"
-            raise RunnerError(
+            raise NoParameterError(
                 f"{ASKED} names {name}, and {file} has no {key!r} there (it has {known}): "
                 "correct it."
             )
@@ -147,6 +153,19 @@ def values(project: Path, names: Iterable[str]) -> dict[str, Any]:
             _, _, above, key = parameter(project, name)
             found[name] = above[key]
     return found
+
+
+def require_takes_data(at: Path, project: str, keys: Iterable[str]) -> None:
+    """Raise RunnerError where the project at `at` has not the parameters that data are named by."""
+    for name in keys:
+        try:
+            parameter(at, name)
+        except NoParameterError:
+            raise RunnerError(
+                f"Project {project} takes no DATA, for it has not the parameter {name} that would "
+                "name them: leave DATA out, or give its entry in dvc_runner_projects data_params, "
+                "the two parameters by which its pipeline reads a file and its sha256."
+            ) from None
 
 
 def has_params(project: Path, names: Collection[str]) -> bool:

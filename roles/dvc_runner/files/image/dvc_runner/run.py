@@ -35,7 +35,14 @@ from dvc_runner.outputs import (
     shown,
 )
 from dvc_runner.overrides import apply, combinations, names_of, one_run, table
-from dvc_runner.parameters import data_of, effective_params, has_params, override, values
+from dvc_runner.parameters import (
+    data_of,
+    effective_params,
+    has_params,
+    override,
+    require_takes_data,
+    values,
+)
 from dvc_runner.places import place
 from dvc_runner.remote import as_remote, missing_in_remote, require_remote
 from dvc_runner.settings import Settings
@@ -77,6 +84,10 @@ RUN_ENDED = ("🏃 View run ", "🧪 View experiment at: ")
 COUNTED = "failed to fetch data from the cloud"
 IN_GIT = re.compile(r"output '(.+)' is already tracked by SCM")
 NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
+
+
+class StageError(RunnerError):
+    """A stage failed, for all that is known by what it was fed."""
 
 
 def stream(command: list[str], at: Settings, env: Mapping[str, str]) -> int:
@@ -143,7 +154,9 @@ def run(at: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     except (RunnerError, TimeLimitError) as error:
         if one_stage and between:
             raise  # it may be asked for again, with what the stages before it made
-        raise RunnerError(f"{error} {put_back(at, good)}") from error
+        raise RunnerError(
+            f"{error} {put_back(at, good, fed=may_be_of_data(at, request, error))}"
+        ) from error
     if one_stage:
         seconds = round(time.monotonic() - began, 1)
         made = made_by_stage(at, request)
@@ -355,6 +368,7 @@ def reproduce(
         data = {}  # they were handed to another project
     if state.get("data") and not data:
         say(at, "The data that were given before are not used any more.")
+    require_takes_data(at.project, at.name, request.get("data") or ())
     params = effective_params({**request, "data": data}, {})
     override(at.project, params)
     wanted = one_run(request.get("set", ()))
@@ -392,12 +406,23 @@ def reproduce(
             last_run = read_json(at.project / LAST_RUN)
             write_json(at.unfinished, {**made_of, "locks": texts, "last_run": last_run})
     if code:
-        raise RunnerError(
-            f"The pipeline stopped (dvc repro ended with code {code}): "
-            f"{limit_met(kills, at.log, told) or why_stopped(at)} "
+        why = limit_met(kills, at.log, told) or why_stopped(at)
+        kind = RunnerError if IN_GIT.search(why) else StageError
+        raise kind(
+            f"The pipeline stopped (dvc repro ended with code {code}): {why} "
             "Finished stages are kept."
         )
     return made_of
+
+
+def may_be_of_data(at: Settings, request: Mapping[str, Any], error: BaseException) -> bool:
+    """Tell whether other data could mend what failed, for all that is known."""
+    if not isinstance(error, StageError):
+        return False
+    if request.get("data"):
+        return True
+    keys = (request.get("data_params") or {}).values()
+    return bool(keys) and not request.get("set") and has_params(at.project, keys)
 
 
 def require_pipeline(at: Settings, pipeline: str) -> None:
@@ -487,19 +512,21 @@ def keep_last_run(at: Settings, told: Mapping[str, Any]) -> None:
         path.unlink(missing_ok=True)
 
 
-def put_back(at: Settings, good: Mapping[str, Any]) -> str:
+def put_back(at: Settings, good: Mapping[str, Any], *, fed: bool) -> str:
     """Bring the last run that ended well back into the work tree; says what is in force now.
 
     Args:
         at: the settings.
         good: what was known of that run.
+        fed: the data may be at fault, so what to do about them is said too.
     """
     if "lock" not in good:
         write_json(at.state, {})
         forget_inputs(at, {})
+        other = ", or run again with other data (`make up DATA=<file>`) or without DATA"
         return (
             "No run has ended well here, so no data, model or metrics are in force: mend what is "
-            "said above, or run again with other data (`make up DATA=<file>`) or without DATA."
+            f"said above{other if fed else ''}."
         )
     forget_dead_locks(at.project)
     git("checkout", "--quiet", "--force", "--detach", "runs", at=at.project)
@@ -516,13 +543,15 @@ def put_back(at: Settings, good: Mapping[str, Any]) -> str:
     write_json(at.state, {**good, **made_of, "done": not code})
     forget_inputs(at, data)
     sources = [str(value) for value in data.values() if not SHA256.fullmatch(str(value))]
-    named = "".join(sources).rpartition("/")[2] or "the project's own"
+    named = "".join(sources).rpartition("/")[2] or ("the project's own" if fed else "")
     run_id = good.get("last_run", {}).get("run_id", "")
-    tracked = f", MLflow run {run_id}" if run_id else ""
+    of = [f"data {named}"] * bool(named) + [f"MLflow run {run_id}"] * bool(run_id)
+    stays = f"The last good run stays in force{': ' * bool(of)}{', '.join(of)}."
+    if not fed:
+        return stays
     return (
-        f"The last good run stays in force: data {named}{tracked}. "
-        "If the data are at fault, `make up` without DATA goes on with those of that run, and "
-        "`make up DATA=<file>` with others."
+        f"{stays} If the data are at fault, `make up` without DATA goes on with those of that run, "
+        "and `make up DATA=<file>` with others."
     )
 
 

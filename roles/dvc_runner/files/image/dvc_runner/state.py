@@ -13,7 +13,7 @@ from dvc_runner.settings import Settings
 
 # where a project's pipeline tells of the run that it tracked
 LAST_RUN = "logs/last_run.json"
-DELIVERED = ("snapshot", "source", "params", "pipeline", "timeout")
+DELIVERED = ("snapshot", "source", "params", "data_params", "pipeline", "timeout")
 NOTHING = "Nothing was delivered to project {} yet: `make up`, or `make pipeline`, brings it there."
 
 
