@@ -10,12 +10,15 @@ import re
 import shlex
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
 from ansible.errors import AnsibleActionFail
+from ansible.utils.display import Display
 
 sys.path.insert(0, str(Path(__file__).parent))
 # Ansible loads plugins by file, not by package
@@ -72,6 +75,12 @@ class ActionModule(RunnerAction):
         project = (project / str(one.get("subdirectory") or "")).absolute()
         answer = self._results(one["container"])
         found = answer["files"]
+        if others := otherwise(answer.get("params", {}), project):
+            Display().warning(
+                f"{one['name']}: what is saved is of a run that had {', '.join(others)}. Its "
+                "dvc.lock and metrics do not fit the parameters of this checkout: set those so, or "
+                "run without them (`make pipeline`) and save again."
+            )
         names = differing(found, project)
         # a runner of an earlier release names none
         rules = rules_for(answer.get("cached", []), found, project)
@@ -172,6 +181,38 @@ def has(path: Path, row: Mapping[str, Any]) -> bool:
         return False
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest() == str(row["md5"])
+
+
+def otherwise(params: Mapping[str, Any], project: Path) -> list[str]:
+    """List the parameters (`file:key` to value) that a checkout has not, or with another value.
+
+    Those of Python files are passed over: they would have to be run to be known.
+    """
+    found = []
+    for name, value in params.items():
+        file, _, key = name.rpartition(":")
+        read = {".toml": tomllib.loads, ".py": None}.get(Path(file).suffix, yaml.safe_load)
+        if not read:
+            continue
+        try:
+            here: Any = read(text_of(project / file))
+            for part in key.split("."):
+                here = here[part]
+        except (KeyError, TypeError, ValueError, yaml.YAMLError):
+            here = None
+        # PyYAML takes 1e-3 for text
+        if here != value and str(value) not in (here, as_number(here)):
+            shown = f"here {here}" if here is not None else "not here"
+            found.append(f"{name.removeprefix('params.yaml:')}={value} ({shown})")
+    return found
+
+
+def as_number(text: object) -> str:
+    """Spell a number that was written as text as Python does; empty where it is none."""
+    try:
+        return str(float(text)) if isinstance(text, str) else ""
+    except ValueError:
+        return ""
 
 
 def rules_for(outputs: Iterable[str], found: Iterable[str], project: Path) -> dict[str, str]:

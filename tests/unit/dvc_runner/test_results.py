@@ -40,6 +40,7 @@ class Host:
         self.before_read: Callable[[], object] = lambda: None
         self.spoil: dict[str, str] = {}
         self.cached: list[str] = []
+        self.params: dict[str, object] = {}
 
     def described(self) -> dict[str, dict[str, Any]]:
         files = [path for path in sorted(self.made.rglob("*")) if path.is_file()]
@@ -55,7 +56,7 @@ class Host:
     def on_host(self, command: str, in_data: bytes = b"\n") -> dict[str, Any]:
         words = shlex.split(command)
         if words[-1] == "results":
-            said = {"files": self.described(), "cached": self.cached}
+            said = {"files": self.described(), "cached": self.cached, "params": self.params}
             return {"rc": 0, "stdout": json.dumps(said), "stderr": ""}
         assert words[-3:-1] == ["read", ">"]
         self.before_read()
@@ -244,6 +245,28 @@ def test_where_git_does_not_judge_a_project_its_own_gitignore_does(host: Host, w
     host.cached = ["data"]
     host.save()
     assert (host.checkout / ".gitignore").read_text() == "/data\n"
+    assert host.save()["changed"] is False
+
+
+def test_parameters_that_the_checkout_has_not_are_warned_of_and_the_rest_is_saved(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(results.Display, "warning", lambda _, text: said.append(text))
+    (host.checkout / "params.yaml").write_text("lr: 1\nsmall: 1e-3\ndeep: {a: x}\n")
+    (host.checkout / "more.json").write_text('{"c": [1, 2]}')
+    (host.checkout / "some.toml").write_text("d = 2.5\n")
+    fits = {"params.yaml:lr": 1, "params.yaml:small": 0.001, "some.toml:d": 2.5}
+    host.params = {**fits, "params.yaml:deep.a": "x", "more.json:c": [1, 2], "p.py:x": 3}
+    host.save(check=True)
+    assert said == []
+    host.params = {**fits, "params.yaml:deep.a": "y", "more.json:c": [3], "params.yaml:new": 0}
+    host.save()
+    assert len(said) == 1
+    assert "one: what is saved is of a run that had deep.a=y (here x), " in said[0]
+    assert "more.json:c=[3] (here [1, 2]), new=0 (not here)." in said[0]
+    assert came(host)
+    assert (host.checkout / "more.json").read_text() == '{"c": [1, 2]}'
     assert host.save()["changed"] is False
 
 

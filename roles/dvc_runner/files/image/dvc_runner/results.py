@@ -12,6 +12,8 @@ from dvc_runner.installed import LOCK, own_lock
 from dvc_runner.lock import is_running
 from dvc_runner.objects import MD5, key_of
 from dvc_runner.outputs import is_inside, opened
+from dvc_runner.overrides import names_of
+from dvc_runner.parameters import values
 from dvc_runner.settings import Settings
 from dvc_runner.state import locks, read_json
 
@@ -44,7 +46,8 @@ def results(at: Settings) -> dict[str, Any]:
 
     Returns:
         `files`: for each name below the project `size` in bytes, `md5`, and `at`, where `read`
-        finds it. `cached`: the outputs that DVC keeps, which git is to ignore.
+        finds it. `cached`: the outputs that DVC keeps, which git is to ignore. `params`: what
+        the run was given of the project's parameters, `file:key` to value.
 
     Raises:
         RunnerError: no run has ended well here, or one is under way or unfinished.
@@ -64,7 +67,9 @@ def results(at: Settings) -> dict[str, Any]:
         name: {"size": path.stat().st_size, "md5": md5 or md5_of(path), "at": str(path)}
         for name, (path, md5) in sorted(found.items())
     }
-    return {"files": files, "cached": cached}
+    state = read_json(at.state)
+    given = [*(state.get("params") or {}), *names_of(state.get("set") or ())]
+    return {"files": files, "cached": cached, "params": values(at.project, given)}
 
 
 def outputs_inside(repo: Any) -> dict[str, Any]:  # noqa: ANN401 - DVC ships no types
