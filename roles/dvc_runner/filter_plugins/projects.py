@@ -50,6 +50,8 @@ FIELDS = (
     ("month", 1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
     ("day of the week", 0, 7, "sun mon tue wed thu fri sat"),
 )
+# as containers are given it
+MEMORY = re.compile(r"[1-9][0-9]*[kmg]\Z")
 PART = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/([0-9]{1,3}))?\Z", re.ASCII)
 OFTEN = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 LONGEST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -82,7 +84,7 @@ def listed(
         chosen = [list(known)[-1]]
     elif asked:
         chosen = [asked]
-    if wrong := [*faults(known, given), *ambiguous(chosen, given)]:
+    if wrong := [*faults(known, given), *sizes(known, given), *ambiguous(chosen, given)]:
         raise AnsibleFilterError(wrong[0])
     return [project(name, entry, given, name in chosen) for name, entry in known.items()]
 
@@ -160,6 +162,14 @@ def faults(known: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -> 
                 f"{where}.schedule is {entry['schedule']!r}, {wrong}: write a cron expression such "
                 f"as '30 6 * * mon-fri' (minute, hour, day, month, weekday), or {', '.join(OFTEN)}."
             )
+
+
+def sizes(known: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -> Iterator[str]:
+    """Say which memory is none that a container can be given."""
+    said = {f"dvc_runner_projects.{name}.memory": it.get("memory") for name, it in known.items()}
+    for where, memory in {**said, "dvc_runner_memory": given["memory"]}.items():
+        if memory not in (None, "") and not MEMORY.match(str(memory)):
+            yield f"{where} is {memory!r}, which is no size: give one such as 512m or 4g."
 
 
 def unscheduled(said: object) -> str:

@@ -124,12 +124,23 @@ def test_what_is_for_one_project_is_refused_where_several_would_get_it(
             {"churn": {"source": "/nowhere"}},
             "churn.source /nowhere is no directory on this machine",
         ),
+        (
+            {"churn": {"source": "https://h/x", "memory": 4}},
+            "^dvc_runner_projects.churn.memory is 4, which is no size: give one such as 512m or 4g",
+        ),
         ({"Churn": {"source": "https://h/x"}}, "dvc_runner_projects.Churn is no name"),
     ],
 )
 def test_an_entry_that_cannot_be_is_refused_by_name(entry: dict[str, Any], sentence: str) -> None:
     with pytest.raises(AnsibleFilterError, match=sentence):
         listed(entry)
+
+
+def test_a_memory_for_all_that_is_no_size_is_refused_by_name(entries: dict[str, Any]) -> None:
+    with pytest.raises(AnsibleFilterError, match=r"^dvc_runner_memory is '4', which is no size"):
+        listed(entries, memory="4")
+    entries["churn"]["memory"] = "512m"
+    assert listed(entries)["churn"]["memory"] == "512m"
 
 
 @pytest.mark.parametrize(

@@ -124,11 +124,12 @@ def test_with_one_run_there_is_nothing_to_compare(world: World) -> None:
     assert done.stderr.startswith("Run 9 is not kept here (there are 1)")
 
 
-@pytest.mark.parametrize("numbers", [("1",), ("1", "1", "1")])
+@pytest.mark.parametrize("numbers", [("1",), ("1", "1", "1"), ("1", "a")])
 def test_a_comparison_takes_two_runs(numbers: tuple[str, ...], world: World) -> None:
     done = world.call("diff", *numbers)
     assert done.returncode == 1
-    assert done.stderr == 'RUNS names two runs, such as RUNS="3 5".\n'
+    said = f'RUNS="{" ".join(numbers)}" does not name two runs: give two of their numbers, such as'
+    assert done.stderr == f'{said} RUNS="3 5".\n'
 
 
 def test_a_run_with_nothing_to_do_is_no_run(world: World) -> None:
@@ -151,6 +152,7 @@ def test_a_run_with_other_parameters_does_not_stay(world: World) -> None:
     said = world.run("--set", "a=7", "--set", "more.json:deep.c=10")
     assert "Running stage 'first'" in said
     assert total(world) == 19
+    assert answer(world, "results")["params"] == {"params.yaml:a": 7, "more.json:deep.c": 10}
     params = (world.work / "project/params.yaml").read_text()
     assert params == "a: 7  # of the first\nb: 2\n"
     place = world.work / "project"

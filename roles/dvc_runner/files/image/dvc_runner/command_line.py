@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("history", help="the runs that are kept, the oldest first: JSON")
     commands.add_parser(
         "diff", help="what differs between the last two runs, or those of two numbers: JSON"
-    ).add_argument("runs", type=int, nargs="*")
+    ).add_argument("runs", nargs="*")
     again = commands.add_parser(
         "reproduce",
         help="run all of an earlier run again, in a copy, and compare: a table, then JSON;\n"

@@ -54,7 +54,7 @@ def named(at: Settings, number: int) -> dict[str, Any]:
     raise RunnerError(f"Run {number} is not kept here (there are {known}): name one of those.")
 
 
-def compare(at: Settings, numbers: list[int]) -> dict[str, Any]:
+def compare(at: Settings, numbers: list[str]) -> dict[str, Any]:
     """Return what differs between two runs, the last two unless `numbers` names them.
 
     A value is a pair, None where a run has none.
@@ -65,9 +65,12 @@ def compare(at: Settings, numbers: list[int]) -> dict[str, Any]:
             f"There {'is one run' if known else 'is no run'} here that ended well, and a "
             "comparison takes two: run the pipeline again after a change."
         )
-    if numbers and len(numbers) != 2:  # noqa: PLR2004 - two
-        raise RunnerError('RUNS names two runs, such as RUNS="3 5".')
-    pair = [named(at, number) for number in numbers] if numbers else known[-2:]
+    if numbers and (len(numbers) != 2 or not all(number.isdecimal() for number in numbers)):  # noqa: PLR2004 - two
+        raise RunnerError(
+            f'RUNS="{" ".join(numbers)}" does not name two runs: give two of their numbers, such '
+            'as RUNS="3 5".'
+        )
+    pair = [named(at, int(number)) for number in numbers] if numbers else known[-2:]
     with opened(at.project) as repo:
         values = {
             kind: [spelled_out(shown_in(repo, kind, run["commit"])) for run in pair]
