@@ -78,8 +78,8 @@ class ActionModule(RunnerAction):
         if others := otherwise(answer.get("params", {}), project):
             Display().warning(
                 f"{one['name']}: what is saved is of a run that had {', '.join(others)}. Its "
-                "dvc.lock and metrics do not fit the parameters of this checkout: set those so, or "
-                "run without them (`make pipeline`) and save again."
+                "dvc.lock and metrics do not fit this checkout: set them so here, or run again "
+                "without them and save that."
             )
         names = differing(found, project)
         # a runner of an earlier release names none
@@ -203,7 +203,8 @@ def otherwise(params: Mapping[str, Any], project: Path) -> list[str]:
         # PyYAML takes 1e-3 for text
         if here != value and str(value) not in (here, as_number(here)):
             shown = f"here {here}" if here is not None else "not here"
-            found.append(f"{name.removeprefix('params.yaml:')}={value} ({shown})")
+            said = f"{name.removeprefix('params.yaml:')}={value} ({shown})"
+            found.append(without_passwords(said))
     return found
 
 

@@ -261,10 +261,12 @@ def test_parameters_that_the_checkout_has_not_are_warned_of_and_the_rest_is_save
     host.save(check=True)
     assert said == []
     host.params = {**fits, "params.yaml:deep.a": "y", "more.json:c": [3], "params.yaml:new": 0}
+    host.params["params.yaml:source"] = "https://me:TOPSECRET@host/x.csv"
     host.save()
     assert len(said) == 1
     assert "one: what is saved is of a run that had deep.a=y (here x), " in said[0]
-    assert "more.json:c=[3] (here [1, 2]), new=0 (not here)." in said[0]
+    assert "more.json:c=[3] (here [1, 2]), new=0 (not here), " in said[0]
+    assert "TOPSECRET" not in said[0]
     assert came(host)
     assert (host.checkout / "more.json").read_text() == '{"c": [1, 2]}'
     assert host.save()["changed"] is False
@@ -328,3 +330,8 @@ def test_a_run_is_saved_from_its_runner_as_it_lies_there(
         assert (world.project / name).read_bytes() == (world.work / "project" / name).read_bytes()
     assert host.save()["changed"] is False
     assert not World(tmp_path).call("results").stderr
+    # what was saved is committed as a whole, and stages run again
+    committed_to(world, dvc__yaml=f"stages: {{make: {stage.replace('echo 2', 'echo 3')}}}\n")
+    world.run()
+    assert host.save()["changed"] is True
+    assert (world.project / "kept.json").read_text() == "3\n"
