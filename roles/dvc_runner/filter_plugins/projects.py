@@ -84,7 +84,7 @@ def listed(
         chosen = [list(known)[-1]]
     elif asked:
         chosen = [asked]
-    if wrong := [*faults(known, given), *sizes(known, given), *ambiguous(chosen, given)]:
+    if wrong := [*faults(known, given), *sizes(known), *ambiguous(chosen, given)]:
         raise AnsibleFilterError(wrong[0])
     return [project(name, entry, given, name in chosen) for name, entry in known.items()]
 
@@ -164,12 +164,15 @@ def faults(known: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -> 
             )
 
 
-def sizes(known: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -> Iterator[str]:
-    """Say which memory is none that a container can be given."""
-    said = {f"dvc_runner_projects.{name}.memory": it.get("memory") for name, it in known.items()}
-    for where, memory in {**said, "dvc_runner_memory": given["memory"]}.items():
+def sizes(known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Say which memory of an entry is none that a container can be given."""
+    for name, entry in known.items():
+        memory = entry.get("memory")
         if memory not in (None, "") and not MEMORY.match(str(memory)):
-            yield f"{where} is {memory!r}, which is no size: give one such as 512m or 4g."
+            yield (
+                f"dvc_runner_projects.{name}.memory is {memory!r}, which is no size: give one such "
+                "as 512m or 4g."
+            )
 
 
 def unscheduled(said: object) -> str:

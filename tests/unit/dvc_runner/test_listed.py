@@ -136,9 +136,7 @@ def test_an_entry_that_cannot_be_is_refused_by_name(entry: dict[str, Any], sente
         listed(entry)
 
 
-def test_a_memory_for_all_that_is_no_size_is_refused_by_name(entries: dict[str, Any]) -> None:
-    with pytest.raises(AnsibleFilterError, match=r"^dvc_runner_memory is '4', which is no size"):
-        listed(entries, memory="4")
+def test_a_memory_of_its_own_is_kept_as_it_is_written(entries: dict[str, Any]) -> None:
     entries["churn"]["memory"] = "512m"
     assert listed(entries)["churn"]["memory"] == "512m"
 
