@@ -162,7 +162,7 @@ verify: root .venv/run ## prove the result; table, reports/verify.json, exit 0 w
 .PHONY: save
 save: root .venv/run ## bring dvc.lock, metrics and data of the last run into this checkout
 	@$(PLAYBOOK) playbooks/save.yml $(ARGS)
-	printf 'To keep them: git add dvc.lock && git commit\n'
+	printf 'To keep them: git add dvc.lock .gitignore, and what git status shows of metrics and requirements-lock.txt; then git commit\n'
 
 .PHONY: env
 env: .venv/run ## print exports for a client: eval "$$(make -s env)"

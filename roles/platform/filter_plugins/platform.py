@@ -131,6 +131,8 @@ def wrong_values(values: Mapping[str, Any], roles: str) -> list[str]:
             )
         elif kind in KINDS and value is not None and not isinstance(value, KINDS[kind]):
             found.append(f"{name} is no {kind}: give {EXAMPLES[kind]}.")
+        elif kind == "dict" and value is None and known[name].get("default") is not None:
+            found.append(f"{name} is empty: give {EXAMPLES[kind]}, or leave it out.")
         elif kind == "list" and known[name].get("default") and not value:
             found.append(f"{name} is empty: give one entry or more, or leave it out.")
         elif kind == "str" and (said := form(name)):

@@ -154,6 +154,7 @@ def test_a_removal_is_refused_for_how_it_was_asked_and_never_for_what_a_service_
     [
         ('{"gateway_names": []}', "gateway_names is empty: give one entry or more"),
         ('{"gateway_names": null}', "gateway_names is empty: give one entry or more"),
+        ('{"dvc_runner_projects": null}', "dvc_runner_projects is empty: give {...}, or leave"),
         ('{"gateway_http_port": "x"}', "gateway_http_port is 'x': give a port of the host"),
         ('{"gateway_memory": ""}', "gateway_memory is '': give a limit"),
         ("dvc_runner_keep=-1", "dvc_runner_keep is '-1': give a whole number, 0 or more"),
