@@ -121,7 +121,9 @@ def bare(name: str, directory: Path, port: int) -> Iterator[Way]:
             {},
         )
     finally:
-        subprocess.run(["docker", "rm", "--force", container], check=True, capture_output=True)
+        subprocess.run(
+            ["docker", "rm", "--force", "--volumes", container], check=True, capture_output=True
+        )
 
 
 def ways(name: str, inventory: Path, port: int, own: int) -> tuple[Way, Way]:

@@ -132,7 +132,7 @@ def test_a_strangers_project_of_the_same_name_is_refused_and_stays(nowhere: Plat
         outcome.assert_says("There is a container somebody-elses that is not of platform")
         assert docker("inspect", "--format", "{{.Id}}", "somebody-elses") == made
     finally:
-        docker("rm", "--force", made)
+        docker("rm", "--force", "--volumes", made)
 
 
 def test_a_strangers_volume_of_a_name_that_ours_would_have_is_refused(nowhere: Platform) -> None:

@@ -501,7 +501,7 @@ def test_a_neighbour_that_is_down_is_told_and_one_that_is_made_anew_is_found(
             "MLflow to be found again",
         )
     finally:
-        docker("rm", "--force", other)
+        docker("rm", "--force", "--volumes", other)
 
 
 HEARS = """\
@@ -542,7 +542,7 @@ def test_no_spelling_of_a_header_tells_a_neighbour_of_another_user(platform: Sta
     try:
         wait_for(hears, "what hears in MLflow's place to be found")
     finally:
-        docker("rm", "--force", other)
+        docker("rm", "--force", "--volumes", other)
         docker("start", name)
     told = {key: value for key, value in said if "user" in key.lower()}
     assert told == {"X-Forwarded-User": "guest"}
