@@ -10,6 +10,10 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+# by file: so Ansible loads plugins
+sys.path.insert(0, str(Path(__file__).parents[2] / "container_service" / "filter_plugins"))
+from declaration import MEMORY
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "files" / "image"))
 from dvc_runner.git import without_passwords
 from dvc_runner.sources import is_address
@@ -50,8 +54,6 @@ FIELDS = (
     ("month", 1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
     ("day of the week", 0, 7, "sun mon tue wed thu fri sat"),
 )
-# as containers are given it
-MEMORY = re.compile(r"[1-9][0-9]*[kmg]\Z")
 PART = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/([0-9]{1,3}))?\Z", re.ASCII)
 OFTEN = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 LONGEST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
